@@ -1,0 +1,5 @@
+//! The `hikae` command.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,8 @@
+//! Bodies of the fuzz targets: each takes bytes, drives one parser, and holds it against an oracle.
+//!
+//! A body panics where the oracle is broken; it never panics on bad input alone. `cargo test -p hikae-fuzz` runs each on
+//! its seeds and on a fixed number of mutations of them; `cargo fuzz run NAME --features libfuzzer` runs it for good.
+
+#![forbid(unsafe_code)]
+
+pub mod mutate;

@@ -1,0 +1,183 @@
+//! The core type: a disk is bytes at offsets, with a length, a sector size and a map of extents.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// What a run of a disk is. The four are never confused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ExtentKind {
+    /// Bytes to be read.
+    Data,
+    /// Known to be zero.
+    Zero,
+    /// This layer is silent and its base decides; without a base it reads as zero and nobody wants it.
+    Absent,
+    /// Unreadable at the source; reading it is [`Error::Bad`].
+    Bad,
+}
+
+/// A run of a disk of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First byte of the run.
+    pub offset: u64,
+    /// Bytes in the run; never 0.
+    pub len: u64,
+    /// What the run is.
+    pub kind: ExtentKind,
+}
+
+impl Extent {
+    /// First byte after the run.
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(self.len)
+    }
+}
+
+/// Bytes at offsets: a device, a raw file, a partition, a generation of an image.
+pub trait Disk: Send + Sync {
+    /// Length in bytes; constant for the life of the value. Need not be a multiple of the sector size.
+    fn len(&self) -> u64;
+
+    /// Logical sector size in bytes: 512 or 4096. Every export repeats it.
+    fn sector_size(&self) -> u32;
+
+    /// Fills all of `buf` from `offset`, or fails. Any offset and length inside the disk are allowed, whatever the
+    /// sector size. Absent and Zero runs read as zero; a Bad run is [`Error::Bad`].
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Returns the extent that starts exactly at `offset` (which must be below [`Disk::len`]). It is never empty, never
+    /// reaches past the end of the disk, and may end before its kind does.
+    fn extent_at(&self, offset: u64) -> Result<Extent>;
+}
+
+/// Fails unless `len` bytes from `offset` lie inside a disk of `disk_len` bytes. Returns the end of the range.
+pub fn check_range(offset: u64, len: u64, disk_len: u64) -> Result<u64> {
+    match offset.checked_add(len) {
+        Some(end) if end <= disk_len => Ok(end),
+        end => Err(Error::OutOfRange { offset, end: end.unwrap_or(u64::MAX), len: disk_len }),
+    }
+}
+
+/// The length of a buffer as a disk length. Lossless: no supported machine has a `usize` wider than 64 bits.
+pub fn buf_len(buf: &[u8]) -> u64 {
+    u64::try_from(buf.len()).expect("usize is at most 64 bits")
+}
+
+/// Reads `len` bytes at `offset` into a new vector. `len` must come from a constant or a validated field.
+pub fn read_vec(disk: &dyn Disk, offset: u64, len: usize) -> Result<Vec<u8>> {
+    let mut buf = vec![0; len];
+    disk.read_at(&mut buf, offset)?;
+    Ok(buf)
+}
+
+impl<T: Disk + ?Sized> Disk for Arc<T> {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+    fn sector_size(&self) -> u32 {
+        (**self).sector_size()
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        (**self).read_at(buf, offset)
+    }
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        (**self).extent_at(offset)
+    }
+}
+
+impl<T: Disk + ?Sized> Disk for &T {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+    fn sector_size(&self) -> u32 {
+        (**self).sector_size()
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        (**self).read_at(buf, offset)
+    }
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        (**self).extent_at(offset)
+    }
+}
+
+/// A part of a disk seen as a disk of its own: a partition.
+#[derive(Clone, Debug)]
+pub struct Slice<D> {
+    inner: D,
+    start: u64,
+    len: u64,
+}
+
+impl<D: Disk> Slice<D> {
+    /// Shows `range` (in bytes of `inner`) as a disk that starts at 0. Fails where the range leaves `inner`.
+    pub fn open(inner: D, range: Range<u64>) -> Result<Self> {
+        let len = range.end.saturating_sub(range.start);
+        check_range(range.start, len, inner.len())?;
+        Ok(Self { inner, start: range.start, len })
+    }
+
+    /// First byte of the slice in the disk below.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+}
+
+impl<D: Disk> Disk for Slice<D> {
+    fn len(&self) -> u64 {
+        self.len
+    }
+    fn sector_size(&self) -> u32 {
+        self.inner.sector_size()
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_range(offset, buf_len(buf), self.len)?;
+        self.inner.read_at(buf, self.start.saturating_add(offset))
+    }
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        check_range(offset, 1, self.len)?;
+        let below = self.inner.extent_at(self.start.saturating_add(offset))?;
+        Ok(Extent { offset, len: below.len.min(self.len.saturating_sub(offset)), kind: below.kind })
+    }
+}
+
+/// A disk in memory, all Data: for tests, and for small structures that are parsed as disks.
+#[derive(Clone, Debug)]
+pub struct MemoryDisk {
+    bytes: Vec<u8>,
+    sector_size: u32,
+}
+
+impl MemoryDisk {
+    /// Holds `bytes` as a disk of 512-byte sectors.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, sector_size: 512 }
+    }
+
+    /// Holds `bytes` as a disk with the given logical sector size (512 or 4096).
+    pub fn with_sector_size(bytes: Vec<u8>, sector_size: u32) -> Self {
+        Self { bytes, sector_size }
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn len(&self) -> u64 {
+        buf_len(&self.bytes)
+    }
+    fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_range(offset, buf_len(buf), self.len())?;
+        let start = usize::try_from(offset).expect("checked by check_range");
+        let end = start.saturating_add(buf.len());
+        buf.copy_from_slice(self.bytes.get(start..end).expect("checked by check_range"));
+        Ok(())
+    }
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        check_range(offset, 1, self.len())?;
+        Ok(Extent { offset, len: self.len().saturating_sub(offset), kind: ExtentKind::Data })
+    }
+}

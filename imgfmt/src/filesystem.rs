@@ -1,0 +1,101 @@
+//! Filesystems inside a partition: which bytes they use, and which bytes their metadata reach.
+//!
+//! Capture asks two questions that are answered apart from each other, so that each can judge the other:
+//! [`UsedBlocks::allocated`] reads the allocation map, [`UsedBlocks::walk`] reads the metadata and never the map.
+//! All offsets are bytes from the start of the partition.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::error::Result;
+use crate::ranges::RangeSet;
+
+/// What a reached range holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Structures of the filesystem itself.
+    Metadata,
+    /// Bytes of a file, or of an attribute or stream of one.
+    Content,
+}
+
+/// A range of the partition that metadata reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Bytes of the partition, at block (cluster) granularity.
+    pub range: Range<u64>,
+    /// What lies there.
+    pub reach: Reach,
+    /// What the owner is called in this filesystem's terms: "inode", "MFT record", "directory entry at byte".
+    pub owner_kind: &'static str,
+    /// Which one: an inode number, an MFT record number, a byte offset.
+    pub owner: u64,
+}
+
+/// A file whose content need not be kept (S6): its clusters stay, their content becomes zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elidable {
+    /// Its path from the root of the filesystem: "pagefile.sys", or "swap area" for a swap partition.
+    pub path: String,
+    /// Where its content lies, in bytes of the partition.
+    pub ranges: RangeSet,
+    /// What the user should know about it, such as an active hibernation.
+    pub warning: Option<String>,
+}
+
+/// What `info` shows of a filesystem.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// "NTFS", "FAT32", "exFAT", "ext4", "swap".
+    pub kind: &'static str,
+    /// The volume label as the user gave it; may be empty. Untrusted text: fronts escape control characters.
+    pub label: String,
+    /// Serial number or UUID in the form the field uses; may be empty.
+    pub id: String,
+    /// Cluster or block size in bytes.
+    pub block_size: u64,
+    /// Bytes of the partition that the filesystem covers.
+    pub len: u64,
+}
+
+/// A filesystem whose used bytes can be told. Opened from a partition by [`open`].
+pub trait UsedBlocks: Send + Sync {
+    /// What it is.
+    fn summary(&self) -> Summary;
+
+    /// Reasons why its allocation map must not be trusted now (dirty, journal to replay, error state, unknown features),
+    /// each a phrase such as "the dirty flag is set". Empty where there are none.
+    fn doubts(&self) -> Result<Vec<String>>;
+
+    /// Every byte of the partition that the allocation map calls used, and every byte that the map does not govern (boot
+    /// areas, backup boot sectors, the rest of the partition behind the last block). Never less than the truth.
+    fn allocated(&self) -> Result<RangeSet>;
+
+    /// Calls `visit` for every range that metadata reach, in any order, possibly more than once, without consulting the
+    /// allocation map. Fails where metadata are damaged; `visit` can end the walk with an error of its own.
+    fn walk(&self, visit: &mut dyn FnMut(Reached) -> Result<()>) -> Result<()>;
+
+    /// Files whose content need not be kept.
+    fn elidable(&self) -> Result<Vec<Elidable>>;
+
+    /// The path of an owner that [`UsedBlocks::walk`] named, where it can be found. Untrusted text.
+    fn path_of(&self, owner: u64) -> Result<Option<String>>;
+}
+
+/// Opens a partition as one kind of filesystem: `None` where it is another kind (or none), an error where it is this kind
+/// but damaged or with features that are not read.
+type Opener = fn(Arc<dyn Disk>) -> Result<Option<Box<dyn UsedBlocks>>>;
+
+/// The kinds that are read, in the order in which a partition is probed.
+const OPENERS: &[(&str, Opener)] = &[];
+
+/// Opens the filesystem of a partition; `None` where no known kind claims it.
+pub fn open(partition: &Arc<dyn Disk>) -> Result<Option<Box<dyn UsedBlocks>>> {
+    for (_, open) in OPENERS {
+        if let Some(filesystem) = open(Arc::clone(partition))? {
+            return Ok(Some(filesystem));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,28 @@
+//! Disks kept as images, and everything that reads them.
+//!
+//! Data flows one way: a *source* is *captured* into a hikae *image*; each generation of the image is a *disk*; a
+//! disk has *partitions*; a partition holds a *filesystem*. `docs/architecture.md` has the picture and
+//! `docs/glossary.md` the words.
+//!
+//! The library never prints, never reads the home directory and knows no front.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::as_conversions,
+        clippy::arithmetic_side_effects,
+        reason = "an overflow in a test fails the test, which is what it is for"
+    )
+)]
+
+pub mod bytes;
+pub mod disk;
+pub mod error;
+pub mod filesystem;
+pub mod partition;
+pub mod ranges;
+pub mod source;
+
+pub use disk::{Disk, Extent, ExtentKind};
+pub use error::{Error, Result};

@@ -1,0 +1,43 @@
+//! Runs the real tools that make and judge disks.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs a program and returns its output. Panics, with everything it printed, where it cannot be started or its exit
+/// status is not 0: a missing tool is a failure, never a silent skip.
+pub(crate) fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Output {
+    let args: Vec<_> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+    let output = run_any_status(program, &args);
+    assert!(
+        output.status.success(),
+        "{program} {args:?} ended with {}:\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// The same for a program whose exit status is part of the answer.
+pub(crate) fn run_any_status<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Output {
+    // Filesystem tools live in sbin, which an ordinary user's PATH may lack.
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    Command::new(program)
+        .args(args)
+        .env("PATH", path)
+        .env("LC_ALL", "C")
+        .output()
+        .unwrap_or_else(|error| panic!("{program} is needed by this test and cannot be started: {error}"))
+}
+
+/// Runs a shell script (`sh -euc`) in a folder.
+pub(crate) fn shell(folder: &Path, script: &str) -> Output {
+    let script = format!("cd '{}'\n{script}", folder.display());
+    run("sh", ["-euc", &script])
+}
+
+/// Makes a sparse file of `len` bytes.
+pub(crate) fn sparse_file(path: &Path, len: u64) {
+    std::fs::File::create(path).and_then(|file| file.set_len(len)).expect("a sparse file in the temporary folder");
+}
