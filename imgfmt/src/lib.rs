@@ -20,6 +20,7 @@ pub mod bytes;
 pub mod disk;
 pub mod error;
 pub mod filesystem;
+pub mod image;
 pub mod partition;
 pub mod ranges;
 pub mod source;

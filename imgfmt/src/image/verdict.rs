@@ -1,0 +1,50 @@
+//! What verify runs found, kept beside the image: derived, and worth nothing without the root it names.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::image::id::Place;
+use crate::image::store::PackStore;
+
+/// The text of `NAME.hik.verdicts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdicts {
+    /// By root id (64 hexadecimal digits).
+    #[serde(default)]
+    pub generations: BTreeMap<String, Verdict>,
+    /// Frames that were found damaged: pack, offset, length.
+    #[serde(default)]
+    pub damaged: Vec<(u32, u64, u32)>,
+}
+
+/// What is known of one generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// When it was verified, RFC 3339, UTC.
+    pub verified: String,
+    /// Whether every byte of it was proven.
+    pub whole: bool,
+}
+
+impl Verdicts {
+    /// Reads them; empty where the file is missing or makes no sense.
+    pub fn read(store: &dyn PackStore) -> Self {
+        let text = std::fs::read(store.side_file("verdicts")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Replaces the file.
+    pub fn write(&self, store: &dyn PackStore) -> Result<()> {
+        let (path, temporary) = (store.side_file("verdicts"), store.side_file("verdicts.new"));
+        let json = serde_json::to_vec_pretty(self).expect("text, numbers and truth values are valid JSON");
+        std::fs::write(&temporary, json).map_err(|error| Error::io("write", &temporary, error))?;
+        std::fs::rename(&temporary, &path).map_err(|error| Error::io("rename", &temporary, error))
+    }
+}
+
+/// Places that the last verify found damaged, so that a capture stores anew what lay there.
+pub fn damaged_places(store: &dyn PackStore) -> HashSet<Place> {
+    Verdicts::read(store).damaged.into_iter().map(|(pack, offset, len)| Place { pack, offset, len }).collect()
+}
