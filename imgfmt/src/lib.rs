@@ -17,13 +17,16 @@
 )]
 
 pub mod bytes;
+pub mod capture;
 pub mod disk;
+pub mod engine;
 pub mod error;
 pub mod filesystem;
 pub mod image;
 pub mod partition;
 pub mod ranges;
 pub mod source;
+pub mod target;
 
 pub use disk::{Disk, Extent, ExtentKind};
 pub use error::{Error, Result};

@@ -1,0 +1,4 @@
+//! Capture.
+pub mod bad;
+pub mod chunks;
+pub mod planned;
