@@ -1,5 +1,44 @@
-//! The `hikae` command.
+//! The `hikae` command: arguments in, one exit code out. Each command has its file in `commands`.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
-fn main() {}
+mod commands;
+mod exit;
+mod image_name;
+mod progress;
+mod source;
+mod text;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::commands::Command;
+
+/// Keeps whole disks as images and lets people use them.
+#[derive(Debug, Parser)]
+#[command(name = "hikae", version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers; everything else is wrong use.
+            let code = if error.use_stderr() { exit::WRONG_USE } else { exit::DONE };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match arguments.command.run() {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("hikae: {}", failure.message());
+            ExitCode::from(failure.code())
+        }
+    }
+}

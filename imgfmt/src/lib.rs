@@ -27,6 +27,7 @@ pub mod partition;
 pub mod ranges;
 pub mod source;
 pub mod target;
+pub mod verify;
 
 pub use disk::{Disk, Extent, ExtentKind};
 pub use error::{Error, Result};

@@ -1,5 +1,7 @@
 //! Where disks come from: raw files and block devices.
 
+pub mod device;
 pub mod file;
 
+pub use device::System;
 pub use file::FileDisk;

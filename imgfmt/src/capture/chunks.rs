@@ -75,7 +75,9 @@ pub fn store_disk(
         || Hands::new(options.compression, shape.chunk_size()),
         |hands, job| work.run(hands, job),
         |done| {
-            run.progress.advance(done.bytes);
+            if matches!(done.outcome, Outcome::Chunks { .. }) {
+                run.progress.advance(done.bytes);
+            }
             collect(done, &shape, writer, &mut builder, &mut totals)
         },
     )?;

@@ -6,10 +6,12 @@ use crate::bytes::{array, le16, le32, u8_at};
 use crate::disk::ExtentKind;
 use crate::error::{Error, Result};
 use crate::image::id::{Id, Place, Pointer};
-use crate::image::layout::{MAX_LEVEL, NODE_SLOTS, context};
+use crate::image::layout::{CHUNK_LOG2_RANGE, MAX_LEVEL, NODE_SLOTS, context};
 
 /// Bytes in the unit of a run's length.
 pub const RUN_UNIT: u64 = 512;
+/// Units in the largest chunk.
+const MAX_CHUNK_UNITS: u64 = (1 << *CHUNK_LOG2_RANGE.end()) / RUN_UNIT;
 /// Longest run in units: 30 bits.
 const MAX_RUN: u32 = (1 << 30) - 1;
 
@@ -114,6 +116,16 @@ impl Node {
         out
     }
 
+    /// The id of a stored node whose position in a tree is not known: it is parsed by its own header, without the checks
+    /// that need the position.
+    pub fn id_of_stored(bytes: &[u8]) -> Result<Id> {
+        let corrupt = || Error::corrupt("node", 0, "it is cut short");
+        let level = u8_at(bytes, 0).ok_or_else(corrupt)?;
+        let slots = le16(bytes, 2).ok_or_else(corrupt)?;
+        let shape = Shape { level, slots: slots.into(), chunk_size: 0, last_chunk_len: 0 };
+        Ok(Parser { bytes, at: 0 }.node(&shape)?.id())
+    }
+
     /// Parses the stored form and checks that it is canonical and of the given shape: `level`, and `slots` slots.
     /// `chunk_size` bounds the runs; `last_chunk_len` is the length of the disk's last chunk where the last slot is that.
     pub fn decode(bytes: &[u8], shape: &Shape) -> Result<Self> {
@@ -209,7 +221,8 @@ impl Parser<'_> {
 
     fn mixed(&mut self, stored: bool, chunk_len: u64) -> Result<Slot> {
         let count = usize::from(self.take(le16, 2)?);
-        let most = chunk_len.div_ceil(RUN_UNIT);
+        // 0: the position is not known, and the largest chunk is the bound.
+        let most = if chunk_len == 0 { MAX_CHUNK_UNITS } else { chunk_len.div_ceil(RUN_UNIT) };
         if count < 2 || u64::try_from(count).unwrap_or(u64::MAX) > most {
             return Err(self.corrupt("a chunk's number of runs is out of range"));
         }
@@ -225,7 +238,7 @@ impl Parser<'_> {
             total = total.saturating_add(u64::from(units));
             runs.push(Run { kind, units });
         }
-        if total != most {
+        if total != most && chunk_len != 0 {
             return Err(self.corrupt("the runs do not add up to the chunk"));
         }
         if runs.iter().any(|run| run.kind == ExtentKind::Data) != stored {

@@ -89,6 +89,7 @@ pub struct Decoder {
     frame: Vec<u8>,
     base_frame: Vec<u8>,
     base: Vec<u8>,
+    object: Vec<u8>,
 }
 
 /// How the fallback of a damaged newest pack found generations.
@@ -309,6 +310,29 @@ impl Image {
             return Err(wrong_content(FrameType::Chunk, &pack, place));
         }
         Ok(())
+    }
+
+    /// Reads the frame at `place`, whatever pointer leads there, and proves its content against the id in its header.
+    /// Returns that id.
+    pub fn prove_frame(&self, decoder: &mut Decoder, frame_type: FrameType, place: Place) -> Result<Id> {
+        let pack = self.pack(place.pack)?;
+        let (frame, payload) = pack.read_frame(place, &mut decoder.frame)?;
+        expect_type(&frame, frame_type, &pack, place)?;
+        let out = &mut decoder.object;
+        out.resize(usize::try_from(frame.logical_len).unwrap_or(0), 0);
+        match frame.base {
+            None => decoder.decompressor.decode(frame.codec, payload, out).map_err(|e| located(e, &pack, place))?,
+            Some(base) => {
+                self.read_base(&mut decoder.decompressor, &mut decoder.base_frame, &mut decoder.base, base)?;
+                decode_difference(payload, &decoder.base, out).map_err(|e| located(e, &pack, place))?;
+            }
+        }
+        let id = match (frame_type, frame_type.id_context()) {
+            (FrameType::Node, _) => Node::id_of_stored(out)?,
+            (_, Some(context)) => Id::derived(context, out),
+            (_, None) => Id::of_chunk(out),
+        };
+        if id == frame.id { Ok(id) } else { Err(wrong_content(frame_type, &pack, place)) }
     }
 
     /// Reads the whole chunk that a difference is based on. Returns its id and codec.

@@ -291,6 +291,7 @@ impl ImageWriter {
     pub fn commit(mut self, mut record: Record, root: Pointer, level: u8) -> Result<Record> {
         record.generation = self.catalogue.next_generation;
         record.image = image_id_hex(&self.image.id());
+        record.chunk_size = self.image.chunk_size();
         record.counts.stored = self.stored;
         let Pointer { id, place } = root;
         record.root = Root { id: id.to_string(), pack: place.pack, offset: place.offset, len: place.len, level };

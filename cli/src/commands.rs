@@ -1,0 +1,50 @@
+//! The commands, one file each.
+
+mod capture;
+mod export;
+mod info;
+mod list;
+mod restore;
+mod verify;
+
+use clap::Subcommand;
+use imgfmt::engine::{Cancel, Run};
+
+use crate::exit::Failure;
+use crate::progress::Shown;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Capture(capture::Arguments),
+    List(list::Arguments),
+    Info(info::Arguments),
+    Verify(verify::Arguments),
+    Export(export::Arguments),
+    Restore(restore::Arguments),
+}
+
+impl Command {
+    /// Runs the command; the result is its exit code.
+    pub(crate) fn run(self) -> Result<u8, Failure> {
+        match self {
+            Self::Capture(arguments) => capture::run(&arguments),
+            Self::List(arguments) => list::run(&arguments),
+            Self::Info(arguments) => info::run(&arguments),
+            Self::Verify(arguments) => verify::run(&arguments),
+            Self::Export(arguments) => export::run(&arguments),
+            Self::Restore(arguments) => restore::run(&arguments),
+        }
+    }
+}
+
+/// Runs `work` with progress on stderr, ended by Ctrl-C or a polite kill.
+fn with_progress<T>(threads: usize, work: impl FnOnce(Run<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+    let cancel = Cancel::default();
+    let asked = cancel.clone();
+    // A second handler cannot be set; a command sets one at most.
+    let _ = ctrlc::set_handler(move || asked.cancel());
+    let shown = Shown::new();
+    let result = work(Run { threads, cancel: &cancel, progress: &shown });
+    shown.end();
+    result
+}

@@ -1,0 +1,227 @@
+//! `hikae info`: everything about a generation, a raw disk or a device.
+
+use std::path::{Path, PathBuf};
+
+use imgfmt::capture::plan::{PlanOptions, plan};
+use imgfmt::image::record::Record;
+use serde_json::json;
+
+use crate::exit::{DONE, Failure};
+use crate::image_name::ImageName;
+use crate::source;
+use crate::text::{printable, short_size, size, table};
+
+/// Shows everything about a generation of an image, a raw disk or a device: tables, filesystems, sizes, identity.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// IMAGE[@GEN], a raw file or a device.
+    disk: String,
+    /// Another folder in which packs may lie; can be given more than once.
+    #[arg(long, value_name = "FOLDER")]
+    packs: Vec<PathBuf>,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    let name = ImageName::parse(&arguments.disk);
+    if name.path.extension().is_some_and(|extension| extension == "hik") {
+        let generation = name.open_generation(&arguments.packs)?;
+        let image = generation.image();
+        if arguments.json {
+            let packs: Vec<_> = image
+                .catalogue()
+                .packs
+                .iter()
+                .map(|pack| json!({"name": image.store().name(pack.number), "len": pack.file_len}))
+                .collect();
+            let info = json!({"record": generation.record(), "packs": packs, "warnings": image.warnings()});
+            println!("{info:#}");
+        } else {
+            let len: u64 = image.catalogue().packs.iter().map(|pack| pack.file_len).sum();
+            println!(
+                "image {}: {} generations, {} packs, {}, chunks of {}",
+                generation.record().image,
+                image.generations().len(),
+                image.catalogue().packs.len(),
+                size(len),
+                short_size(image.chunk_size().into())
+            );
+            show_record(generation.record());
+        }
+        return Ok(DONE);
+    }
+    show_source(&name.path, arguments.json)
+}
+
+fn show_source(path: &Path, as_json: bool) -> Result<u8, Failure> {
+    let source = source::open(path, None)?;
+    let plan = plan(&source.disk, PlanOptions::default())?;
+    if as_json {
+        let partitions: Vec<_> = plan
+            .partitions
+            .iter()
+            .map(|kept| {
+                let summary = kept.summary.clone().unwrap_or_default();
+                json!({
+                    "number": kept.partition.number,
+                    "start": kept.partition.range.start,
+                    "len": kept.partition.range.end - kept.partition.range.start,
+                    "type": kept.partition.type_code,
+                    "type_name": kept.partition.type_name,
+                    "name": kept.partition.name,
+                    "id": kept.partition.id,
+                    "active": kept.partition.active,
+                    "filesystem": kept.filesystem,
+                    "label": summary.label,
+                    "filesystem_id": summary.id,
+                    "used": kept.used,
+                    "reasons": kept.reasons,
+                })
+            })
+            .collect();
+        let info = json!({
+            "path": source.identity.path,
+            "kind": source.identity.kind,
+            "model": source.identity.model,
+            "serial": source.identity.serial,
+            "len": source.disk.len(),
+            "logical_sector_size": source.disk.sector_size(),
+            "physical_sector_size": source.physical_sector_size,
+            "scheme": plan.layout.scheme.name(),
+            "id": plan.layout.disk_id,
+            "problems": plan.layout.problems,
+            "partitions": partitions,
+        });
+        println!("{info:#}");
+        return Ok(DONE);
+    }
+    println!("{} ({}): {}", source.identity.path, source.identity.kind, size(source.disk.len()));
+    println!("sectors: {} logical, {} physical", source.disk.sector_size(), source.physical_sector_size);
+    for (what, value) in [("model", &source.identity.model), ("serial", &source.identity.serial)] {
+        if let Some(value) = value {
+            println!("{what}: {}", printable(value));
+        }
+    }
+    println!("partition table: {} {}", plan.layout.scheme.name(), plan.layout.disk_id);
+    for problem in &plan.layout.problems {
+        println!("  problem: {}", printable(problem));
+    }
+    let mut rows = vec![
+        ["partition", "start", "size", "type", "active", "content", "label", "id", "used"].map(str::to_owned).to_vec(),
+    ];
+    for kept in &plan.partitions {
+        let summary = kept.summary.clone().unwrap_or_default();
+        rows.push(vec![
+            kept.partition.number.to_string(),
+            kept.partition.range.start.to_string(),
+            short_size(kept.partition.range.end - kept.partition.range.start),
+            if kept.partition.type_name.is_empty() {
+                kept.partition.type_code.clone()
+            } else {
+                kept.partition.type_name.into()
+            },
+            if kept.partition.active { "yes".into() } else { String::new() },
+            printable(&kept.filesystem),
+            printable(&summary.label),
+            summary.id,
+            short_size(kept.used),
+        ]);
+    }
+    print!("{}", table(&rows, &[1, 2, 8]));
+    for kept in &plan.partitions {
+        for reason in &kept.reasons {
+            println!("partition {}: {}", kept.partition.number, printable(reason));
+        }
+    }
+    Ok(DONE)
+}
+
+fn show_record(record: &Record) {
+    println!("generation {} ({}), {}", record.generation, record.folder_name(), printable(&record.tool));
+    for (what, text) in [("label", &record.label), ("note", &record.note)] {
+        if let Some(text) = text {
+            println!("{what}: {}", printable(text));
+        }
+    }
+    println!(
+        "source: {} ({}){}{}{}",
+        printable(&record.source.path),
+        printable(&record.source.kind),
+        record.source.model.as_ref().map_or(String::new(), |model| format!(", {}", printable(model))),
+        record.source.serial.as_ref().map_or(String::new(), |serial| format!(", serial {}", printable(serial))),
+        if record.source.live { ", captured while it was in use" } else { "" }
+    );
+    println!(
+        "disk: {}, sectors: {} logical, {} physical",
+        size(record.disk.len),
+        record.disk.logical_sector_size,
+        record.disk.physical_sector_size
+    );
+    println!("partition table: {} {}", printable(&record.layout.scheme), printable(&record.layout.id));
+    for problem in &record.layout.problems {
+        println!("  problem: {}", printable(problem));
+    }
+    let mut rows = vec![
+        ["partition", "start", "size", "type", "active", "content", "label", "kept", "bytes", "closure"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for partition in &record.layout.partitions {
+        let kept = record.partitions.iter().find(|kept| kept.number == partition.number).cloned().unwrap_or_default();
+        rows.push(vec![
+            partition.number.to_string(),
+            partition.start.to_string(),
+            short_size(partition.len),
+            printable(if partition.type_name.is_empty() { &partition.type_code } else { &partition.type_name }),
+            if partition.active { "yes".into() } else { String::new() },
+            printable(&kept.filesystem),
+            printable(&kept.label),
+            kept.captured.clone(),
+            short_size(kept.used),
+            printable(&kept.closure),
+        ]);
+    }
+    print!("{}", table(&rows, &[1, 2, 8]));
+    for kept in &record.partitions {
+        for reason in &kept.reasons {
+            println!("partition {}: {}", kept.number, printable(reason));
+        }
+    }
+    for file in &record.elided {
+        println!("partition {}: content of {} left out ({})", file.partition, printable(&file.path), size(file.bytes));
+    }
+    for structure in &record.structures {
+        let digest: String = structure.blake3.chars().take(16).collect();
+        println!(
+            "{}: byte {}, {} bytes, blake3 {digest}...",
+            printable(&structure.what),
+            structure.start,
+            structure.len
+        );
+    }
+    for (start, len) in &record.bad {
+        println!("unreadable: bytes {start:#x} to {:#x} ({})", start.saturating_add(*len), size(*len));
+    }
+    let counts = &record.counts;
+    println!(
+        "data {}, zero {}, absent {}, unreadable {}",
+        size(counts.data),
+        size(counts.zero),
+        size(counts.absent),
+        size(counts.bad)
+    );
+    println!(
+        "this capture stored {} ({} chunks new, {} as differences, {} reused), {}{}",
+        size(counts.stored),
+        counts.chunks_new,
+        counts.chunks_difference,
+        counts.chunks_reused,
+        printable(&record.options.compression),
+        if record.options.decode_verified { ", each decoded and hashed again" } else { "" }
+    );
+    for warning in &record.warnings {
+        println!("warning: {}", printable(warning));
+    }
+}

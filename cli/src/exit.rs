@@ -1,0 +1,59 @@
+//! Exit codes, and how errors of the library become them.
+
+use imgfmt::Error;
+use imgfmt::image::reader::full_message;
+
+use crate::text::printable;
+
+/// Done.
+pub(crate) const DONE: u8 = 0;
+/// A difference, damage or unreadable sectors were found.
+pub(crate) const FOUND: u8 = 1;
+/// Wrong use.
+pub(crate) const WRONG_USE: u8 = 2;
+/// Failed.
+pub(crate) const FAILED: u8 = 3;
+/// Refused for safety.
+pub(crate) const REFUSED: u8 = 4;
+
+/// A command that did not do what it was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The library's reason.
+    Library(Error),
+    /// Arguments that make no sense together.
+    WrongUse(String),
+    /// Something that is not done for safety, with what to do instead.
+    Refused(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+impl Failure {
+    /// The sentence for the user.
+    pub(crate) fn message(&self) -> String {
+        let text = match self {
+            Self::Library(Error::Cancelled) => {
+                "stopped on request; nothing of this run is visible, and a new capture reuses what was written"
+                    .to_owned()
+            }
+            Self::Library(error) => full_message(error),
+            Self::WrongUse(text) | Self::Refused(text) => text.clone(),
+        };
+        printable(&text)
+    }
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Library(Error::Refused(_)) | Self::Refused(_) => REFUSED,
+            Self::Library(Error::Corrupt { .. } | Error::Bad { .. }) => FOUND,
+            Self::Library(_) => FAILED,
+            Self::WrongUse(_) => WRONG_USE,
+        }
+    }
+}

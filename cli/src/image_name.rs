@@ -1,0 +1,126 @@
+//! `IMAGE[@GEN]`: which image, and which of its generations.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use imgfmt::Error;
+use imgfmt::image::catalogue::GenerationEntry;
+use imgfmt::image::{FolderStore, Generation, Image, OpenOptions};
+
+use crate::exit::Failure;
+
+/// An image and the wish for a generation, as typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ImageName {
+    /// `NAME.hik`.
+    pub(crate) path: PathBuf,
+    /// What stood behind the last `@`.
+    pub(crate) generation: Option<String>,
+}
+
+impl ImageName {
+    /// Splits at the last `@`, unless the whole text is an existing path.
+    pub(crate) fn parse(text: &str) -> Self {
+        if !Path::new(text).exists() {
+            if let Some((path, generation)) = text.rsplit_once('@') {
+                return Self { path: path.into(), generation: Some(generation.to_owned()) };
+            }
+        }
+        Self { path: text.into(), generation: None }
+    }
+
+    /// Opens the image; packs may also lie in `more` folders. Warnings about it go to stderr.
+    pub(crate) fn open(&self, more: &[PathBuf]) -> Result<Arc<Image>, Failure> {
+        let image = open_image(&self.path, more)?;
+        for warning in image.warnings() {
+            eprintln!("hikae: warning: {}", crate::text::printable(warning));
+        }
+        Ok(image)
+    }
+
+    /// Opens the image and the generation that was asked for, the latest by default.
+    pub(crate) fn open_generation(&self, more: &[PathBuf]) -> Result<Generation, Failure> {
+        let image = self.open(more)?;
+        let wish = self.generation.as_deref().unwrap_or("latest");
+        let entry = choose(&image, wish)?;
+        Ok(image.generation(entry.number)?)
+    }
+}
+
+/// Opens an image without printing its warnings.
+pub(crate) fn open_image(path: &Path, more: &[PathBuf]) -> Result<Arc<Image>, Failure> {
+    let store = FolderStore::new(path, more)?;
+    Ok(Arc::new(Image::open(Arc::new(store), &OpenOptions::default())?))
+}
+
+/// Finds the generation by number, `latest`, `~N`, folder name or a prefix of it, date or time, or age.
+fn choose(image: &Image, wish: &str) -> Result<GenerationEntry, Failure> {
+    let all = image.generations();
+    let none = || Error::NotFound(format!("{} has no generation yet", image.store().name(0)));
+    let last = all.last().ok_or_else(none)?;
+    if wish == "latest" || wish.is_empty() {
+        return Ok(*last);
+    }
+    let unknown = || Failure::from(Error::NotFound(format!("there is no generation {wish:?}: see hikae list")));
+    if let Some(back) = wish.strip_prefix('~') {
+        let back: usize = back.parse().map_err(|_| unknown())?;
+        return all.iter().rev().nth(back).copied().ok_or_else(unknown);
+    }
+    if let Ok(number) = wish.parse::<u32>() {
+        return all.iter().find(|entry| entry.number == number).copied().ok_or_else(unknown);
+    }
+    let time = time_of(wish);
+    if let Some(time) = time {
+        return all.iter().rfind(|entry| entry.created <= time).copied().ok_or_else(unknown);
+    }
+    let matching =
+        |entry: &&GenerationEntry| image.record(entry).is_ok_and(|record| record.folder_name().starts_with(wish));
+    let found: Vec<_> = all.iter().filter(matching).collect();
+    match found.as_slice() {
+        [one] => Ok(**one),
+        [] => Err(unknown()),
+        _ => Err(Failure::WrongUse(format!("{wish:?} names more than one generation"))),
+    }
+}
+
+/// The last second that a date, a time or an age means, in seconds since 1970.
+fn time_of(wish: &str) -> Option<u64> {
+    let seconds = |time: jiff::Timestamp| u64::try_from(time.as_second()).ok();
+    if let Ok(time) = wish.parse::<jiff::Timestamp>() {
+        return seconds(time);
+    }
+    if let Ok(date) = wish.parse::<jiff::civil::Date>() {
+        // All of that day, UTC: the names of generations are in UTC.
+        let end = date.tomorrow().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+        return seconds(end).map(|end| end - 1);
+    }
+    let (number, unit) = wish.split_at(wish.len().checked_sub(1)?);
+    let unit = match unit {
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return None,
+    };
+    let age = number.parse::<u64>().ok()?.checked_mul(unit)?;
+    seconds(jiff::Timestamp::now())?.checked_sub(age)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_at_splits() {
+        let name = ImageName::parse("/no/such/me@home.hik@~1");
+        assert_eq!(name, ImageName { path: "/no/such/me@home.hik".into(), generation: Some("~1".into()) });
+        assert_eq!(ImageName::parse("/no/such.hik").generation, None);
+    }
+
+    #[test]
+    fn a_date_means_its_whole_day() {
+        assert_eq!(time_of("1970-01-02"), Some(2 * 86_400 - 1));
+        assert_eq!(time_of("1970-01-02T00:00:00Z"), Some(86_400));
+        assert_eq!(time_of("banana"), None);
+        assert!(time_of("7d").is_some());
+    }
+}

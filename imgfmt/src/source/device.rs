@@ -1,0 +1,331 @@
+//! What a source is: size, sectors, model and serial number, and who uses it.
+//!
+//! Source: Documentation/ABI/stable/sysfs-block and proc_pid_mountinfo(5) of Linux.
+
+use std::fs::File;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{ioctl_blkpbszget, ioctl_blksszget, major, minor};
+
+use crate::error::{Error, Result};
+
+/// Links that are followed from a filesystem down to the disk below: partitions, loops, mapped devices.
+const MAX_DEPTH: usize = 16;
+
+/// Where the system tells of its devices; other places in tests.
+#[derive(Clone, Debug)]
+pub struct System {
+    /// The sysfs root.
+    pub sysfs: PathBuf,
+    /// The table of mounts.
+    pub mountinfo: PathBuf,
+    /// The table of active swap areas.
+    pub swaps: PathBuf,
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self { sysfs: "/sys".into(), mountinfo: "/proc/self/mountinfo".into(), swaps: "/proc/swaps".into() }
+    }
+}
+
+/// What kind of thing a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A block device.
+    BlockDevice,
+}
+
+/// A source, described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Its absolute path, symbolic links resolved.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Logical sector size in bytes, where the system knows (block devices).
+    pub logical_sector_size: Option<u32>,
+    /// Physical sector size in bytes, where the system knows.
+    pub physical_sector_size: Option<u32>,
+    /// Model of the disk.
+    pub model: Option<String>,
+    /// Serial number of the disk.
+    pub serial: Option<String>,
+}
+
+/// A device number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceNumber {
+    /// Major.
+    pub major: u32,
+    /// Minor.
+    pub minor: u32,
+}
+
+impl DeviceNumber {
+    fn from_raw(raw: u64) -> Self {
+        Self { major: major(raw), minor: minor(raw) }
+    }
+}
+
+impl std::fmt::Display for DeviceNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// A use of a device that matters to a capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Mounted, and may be written.
+    MountedWritable(PathBuf),
+    /// Mounted for reading.
+    MountedReadOnly(PathBuf),
+    /// An active swap area.
+    Swap,
+}
+
+fn trimmed(path: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+impl System {
+    /// Describes a regular file or block device. Everything else is refused by name.
+    pub fn describe(&self, path: &Path) -> Result<Description> {
+        let real = std::fs::canonicalize(path).map_err(|error| Error::io("find", path, error))?;
+        let metadata = std::fs::metadata(&real).map_err(|error| Error::io("examine", &real, error))?;
+        let kind = metadata.file_type();
+        let mut description = Description {
+            path: real.clone(),
+            kind: Kind::File,
+            logical_sector_size: None,
+            physical_sector_size: None,
+            model: None,
+            serial: None,
+        };
+        if kind.is_file() {
+            return Ok(description);
+        }
+        if !kind.is_block_device() {
+            let what = if kind.is_dir() { "a folder" } else { "neither a file nor a block device" };
+            return Err(Error::Refused(format!("{} is {what}: a disk or a file with one is needed", path.display())));
+        }
+        description.kind = Kind::BlockDevice;
+        let file = File::open(&real).map_err(|error| Error::io("open", &real, error))?;
+        description.logical_sector_size = ioctl_blksszget(&file).ok();
+        description.physical_sector_size = ioctl_blkpbszget(&file).ok();
+        let disk = self.disk_folder(DeviceNumber::from_raw(metadata.rdev()));
+        description.model = trimmed(&disk.join("device/model"));
+        description.serial = trimmed(&disk.join("device/serial")).or_else(|| trimmed(&disk.join("serial")));
+        Ok(description)
+    }
+
+    /// The sysfs folder of a device.
+    fn folder(&self, device: DeviceNumber) -> PathBuf {
+        let link = self.sysfs.join("dev/block").join(device.to_string());
+        std::fs::canonicalize(&link).unwrap_or(link)
+    }
+
+    /// The sysfs folder of the whole disk that a device is or is part of.
+    fn disk_folder(&self, device: DeviceNumber) -> PathBuf {
+        let folder = self.folder(device);
+        match folder.parent() {
+            Some(parent) if folder.join("partition").exists() => parent.to_owned(),
+            _ => folder,
+        }
+    }
+
+    fn number_in(folder: &Path) -> Option<DeviceNumber> {
+        let text = trimmed(&folder.join("dev"))?;
+        let (major, minor) = text.split_once(':')?;
+        Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+
+    /// The device with everything that lies on it: its partitions, and what holds it (LVM, RAID, LUKS), over any number of steps.
+    fn with_dependents(&self, device: DeviceNumber) -> Vec<DeviceNumber> {
+        let mut all = vec![device];
+        let mut next = 0;
+        while let Some(&device) = all.get(next) {
+            next = next.saturating_add(1);
+            let folder = self.folder(device);
+            let mut found = Vec::new();
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                if entry.path().join("partition").exists() {
+                    found.extend(Self::number_in(&entry.path()));
+                }
+            }
+            for entry in std::fs::read_dir(folder.join("holders")).into_iter().flatten().flatten() {
+                found.extend(Self::number_in(&entry.path()));
+            }
+            for device in found {
+                if !all.contains(&device) && all.len() < 4096 {
+                    all.push(device);
+                }
+            }
+        }
+        all
+    }
+
+    /// Loop devices over a regular file.
+    fn loops_over(&self, file: &Path) -> Vec<DeviceNumber> {
+        let Ok(file) = std::fs::metadata(file) else { return Vec::new() };
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.sysfs.join("block")).into_iter().flatten().flatten() {
+            let Some(backing) = trimmed(&entry.path().join("loop/backing_file")) else { continue };
+            let same =
+                std::fs::metadata(&backing).is_ok_and(|other| other.dev() == file.dev() && other.ino() == file.ino());
+            if same {
+                found.extend(Self::number_in(&entry.path()));
+            }
+        }
+        found
+    }
+
+    /// The devices that a source is made of: itself, or the loop devices over it.
+    fn devices_of(&self, source: &Path) -> Result<Vec<DeviceNumber>> {
+        let metadata = std::fs::metadata(source).map_err(|error| Error::io("examine", source, error))?;
+        Ok(if metadata.file_type().is_block_device() {
+            vec![DeviceNumber::from_raw(metadata.rdev())]
+        } else {
+            self.loops_over(source)
+        })
+    }
+
+    /// Who uses a source: mounts and swap on it, on its partitions, and on what is built upon those.
+    pub fn uses_of(&self, source: &Path) -> Result<Vec<Use>> {
+        let devices: Vec<_> =
+            self.devices_of(source)?.into_iter().flat_map(|device| self.with_dependents(device)).collect();
+        let mut uses = Vec::new();
+        let mounts = std::fs::read_to_string(&self.mountinfo).unwrap_or_default();
+        for line in mounts.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let (Some(number), Some(place), Some(options)) = (fields.get(2), fields.get(4), fields.get(5)) else {
+                continue;
+            };
+            // btrfs and some others show a number of their own: their source device tells.
+            let device =
+                fields.iter().position(|field| *field == "-").and_then(|dash| fields.get(dash.saturating_add(2)));
+            let by_name =
+                device.and_then(|device| std::fs::metadata(device).ok()).map(|m| DeviceNumber::from_raw(m.rdev()));
+            let is_ours = devices.iter().any(|device| *number == device.to_string() || by_name == Some(*device));
+            if is_ours {
+                let place = PathBuf::from(unescape(place));
+                let writable = options.split(',').any(|option| option == "rw");
+                uses.push(if writable { Use::MountedWritable(place) } else { Use::MountedReadOnly(place) });
+            }
+        }
+        let swaps = std::fs::read_to_string(&self.swaps).unwrap_or_default();
+        for line in swaps.lines().skip(1) {
+            let device = line.split_whitespace().next().and_then(|path| std::fs::metadata(path).ok());
+            if device.is_some_and(|device| devices.contains(&DeviceNumber::from_raw(device.rdev()))) {
+                uses.push(Use::Swap);
+            }
+        }
+        Ok(uses)
+    }
+
+    /// Says whether the file or folder `path` lies on `source`: on the device itself, on a part of it, on something built upon it, or
+    /// on a loop device over it.
+    pub fn lies_on(&self, path: &Path, source: &Path) -> Result<bool> {
+        let sources: Vec<_> =
+            self.devices_of(source)?.into_iter().flat_map(|device| self.with_dependents(device)).collect();
+        let mut path = path.to_owned();
+        for _ in 0..MAX_DEPTH {
+            let metadata = std::fs::metadata(&path).map_err(|error| Error::io("examine", &path, error))?;
+            let device = DeviceNumber::from_raw(metadata.dev());
+            if sources.contains(&device) {
+                return Ok(true);
+            }
+            // A filesystem on a loop device lies where the file below lies.
+            match trimmed(&self.disk_folder(device).join("loop/backing_file")) {
+                Some(backing) if Path::new(&backing).exists() => path = PathBuf::from(backing),
+                _ => break,
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Undoes the octal escapes of mountinfo (`\040` for a space).
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| first == b'\\') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A machine made of folders: sda with two partitions, dm-0 on the second, mounted.
+    fn machine(folder: &Path, mounts: &str) -> System {
+        let write = |path: &str, text: &str| {
+            let path = folder.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("sys/devices/sda/dev", "8:0\n");
+        write("sys/devices/sda/device/model", "Reserve 9000   \n");
+        write("sys/devices/sda/device/serial", "HK-1\n");
+        for (n, name) in [(1, "sda1"), (2, "sda2")] {
+            write(&format!("sys/devices/sda/{name}/dev"), &format!("8:{n}\n"));
+            write(&format!("sys/devices/sda/{name}/partition"), &format!("{n}\n"));
+        }
+        write("sys/devices/dm-0/dev", "253:0\n");
+        write("sys/devices/sda/sda2/holders/.keep", "");
+        symlink(folder.join("sys/devices/dm-0"), folder.join("sys/devices/sda/sda2/holders/dm-0")).unwrap();
+        std::fs::create_dir_all(folder.join("sys/dev/block")).unwrap();
+        for (number, target) in [("8:0", "sda"), ("8:1", "sda/sda1"), ("8:2", "sda/sda2"), ("253:0", "dm-0")] {
+            symlink(folder.join("sys/devices").join(target), folder.join("sys/dev/block").join(number)).unwrap();
+        }
+        write("mountinfo", mounts);
+        write("swaps", "Filename Type Size Used Priority\n");
+        System { sysfs: folder.join("sys"), mountinfo: folder.join("mountinfo"), swaps: folder.join("swaps") }
+    }
+
+    #[test]
+    fn what_is_built_upon_a_disk_belongs_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let system = machine(folder.path(), "");
+        let disk = DeviceNumber { major: 8, minor: 0 };
+        let mut all = system.with_dependents(disk);
+        all.sort_unstable();
+        let text: Vec<_> = all.iter().map(ToString::to_string).collect();
+        assert_eq!(text, ["8:0", "8:1", "8:2", "253:0"]);
+        let partition = DeviceNumber { major: 8, minor: 2 };
+        assert_eq!(system.with_dependents(partition).len(), 2);
+        assert_eq!(trimmed(&system.disk_folder(partition).join("device/serial")).as_deref(), Some("HK-1"));
+    }
+
+    #[test]
+    fn octal_escapes_of_mount_points_are_undone() {
+        assert_eq!(unescape(r"/mnt/a\040b\134c"), r"/mnt/a b\c");
+        assert_eq!(unescape(r"/mnt/\9"), r"/mnt/\9");
+    }
+
+    #[test]
+    fn folders_and_devices_of_characters_are_refused_by_name() {
+        let system = System::default();
+        assert!(system.describe(Path::new("/")).unwrap_err().to_string().contains("a folder"));
+        assert!(system.describe(Path::new("/dev/null")).unwrap_err().to_string().contains("neither"));
+    }
+}
