@@ -345,7 +345,6 @@ impl Walker<'_> {
             return Ok(());
         }
         let before = out.len();
-        // The cache may hold the same node from another place, so the place is looked at by itself.
         let node = match self.image.node(pointer, &node_shape) {
             Ok(node) if self.frame_is_good(pointer, FrameType::Node) => node,
             _ => {

@@ -102,6 +102,11 @@ impl DedupIndex {
         !self.unavailable.contains(&place.pack) && !self.damaged.contains(&place)
     }
 
+    /// Says whether anything is known that cannot be relied on.
+    pub fn knows_of_damage(&self) -> bool {
+        !self.unavailable.is_empty() || !self.damaged.is_empty()
+    }
+
     /// The place of an object in the pack that is being written.
     pub fn find_open(&self, id: &Id) -> Option<Place> {
         let open = self.open.read().expect("no holder of the lock panics");

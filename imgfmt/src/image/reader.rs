@@ -52,8 +52,8 @@ impl Weighter<Id, Arc<[u8]>> for ChunkWeight {
 #[derive(Clone)]
 struct NodeWeight;
 
-impl Weighter<Id, Arc<Node>> for NodeWeight {
-    fn weight(&self, _: &Id, node: &Arc<Node>) -> u64 {
+impl Weighter<Pointer, Arc<Node>> for NodeWeight {
+    fn weight(&self, _: &Pointer, node: &Arc<Node>) -> u64 {
         u64::try_from(node.slots.len()).unwrap_or(u64::MAX).saturating_mul(72).saturating_add(128)
     }
 }
@@ -72,7 +72,8 @@ pub struct Image {
     open_pack: Mutex<Option<Arc<Pack>>>,
     place_maps: PlaceMaps,
     chunks: Cache<Id, Arc<[u8]>, ChunkWeight>,
-    nodes: Cache<Id, Arc<Node>, NodeWeight>,
+    /// By place as well: two nodes of one id can point at different copies of a chunk, one of them damaged.
+    nodes: Cache<Pointer, Arc<Node>, NodeWeight>,
     decoders: Mutex<Vec<Decoder>>,
 }
 
@@ -397,7 +398,7 @@ impl Image {
 
     /// The node at `pointer`, proven, from the cache or the pack.
     pub fn node(&self, pointer: Pointer, shape: &Shape) -> Result<Arc<Node>> {
-        let node = self.nodes.get_or_insert_with(&pointer.id, || {
+        let node = self.nodes.get_or_insert_with(&pointer, || {
             let mut bytes = Vec::new();
             self.with_decoder(|decoder| self.read_object(decoder, pointer, FrameType::Node, &mut bytes))?;
             let node = Node::decode(&bytes, shape).map_err(|error| {

@@ -24,8 +24,8 @@ use crate::image::verdict;
 
 /// Largest pack by default: what FAT32 takes.
 pub const DEFAULT_PACK_SIZE: u64 = (4 << 30) - 1;
-/// Smallest allowed pack size: room for the largest chunk, nodes and the end of a pack.
-pub const MIN_PACK_SIZE: u64 = 16 << 20;
+/// Smallest allowed pack size. Whether a pack has room for an object is checked besides.
+pub const MIN_PACK_SIZE: u64 = 1 << 20;
 /// Frames of one pack, so that its table stays small in memory.
 const MAX_PACK_ENTRIES: usize = 512 << 10;
 /// Default chunk size as a power of two: 64 KiB.
@@ -231,7 +231,9 @@ impl ImageWriter {
     /// Stores a node, unless the image has it.
     pub fn append_node(&mut self, node: &Node) -> Result<Pointer> {
         let id = node.id();
-        if let Some(place) = self.index.find(&id) {
+        if let Some(place) =
+            self.index.find(&id).filter(|place| self.can_reuse_node(node, Pointer { id, place: *place }))
+        {
             return Ok(Pointer { id, place });
         }
         let bytes = node.encode();
@@ -239,6 +241,18 @@ impl ImageWriter {
         let (codec, payload) = self.compressor.compress(&bytes);
         frame::append(&mut frame, FrameType::Node, codec, None, id, bytes.len(), payload);
         Ok(Pointer { id, place: self.append(&frame, id)? })
+    }
+
+    /// The id of a node does not depend on places, so the stored one can point at chunks that are damaged or missing where the new one
+    /// does not. Where such are known, the stored node is looked at.
+    fn can_reuse_node(&self, node: &Node, stored: Pointer) -> bool {
+        if !self.index.knows_of_damage() {
+            return true;
+        }
+        let mut bytes = Vec::new();
+        let image = &self.image;
+        let read = image.with_decoder(|decoder| image.read_object(decoder, stored, FrameType::Node, &mut bytes));
+        read.is_ok() && bytes == node.encode()
     }
 
     /// Lets [`ImageWriter::image`] read everything appended so far.

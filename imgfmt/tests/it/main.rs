@@ -1,9 +1,16 @@
-//! Tests of the library against disks made by real tools, one module an idea.
+//! Tests of the library from outside: whole captures against models, damage, faults, and disks made by real tools.
 
 #![expect(
     clippy::as_conversions,
     clippy::arithmetic_side_effects,
-    reason = "an overflow in a test fails the test, which is what it is for"
+    clippy::unwrap_used,
+    reason = "an overflow or a failed step in a test fails the test, which is what it is for"
 )]
 
+mod bad_sectors;
+mod capture;
+mod conformance;
+mod damage;
+mod faults;
+mod memory_store;
 mod tools;
