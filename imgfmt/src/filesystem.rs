@@ -1,14 +1,19 @@
-//! Filesystems inside a partition: which bytes they use, and which bytes their metadata reach.
+//! Filesystems inside a partition: which bytes they use, which bytes their metadata reach, and the [`files`] in them.
 //!
 //! Capture asks two questions that are answered apart from each other, so that each can judge the other:
 //! [`UsedBlocks::allocated`] reads the allocation map, [`UsedBlocks::walk`] reads the metadata and never the map.
 //! All offsets are bytes from the start of the partition.
+
+pub mod bits;
+pub mod files;
+pub mod ntfs;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::error::Result;
+use crate::filesystem::files::FileSystem;
 use crate::ranges::RangeSet;
 
 /// What a reached range holds.
@@ -85,14 +90,34 @@ pub trait UsedBlocks: Send + Sync {
 
 /// Opens a partition as one kind of filesystem: `None` where it is another kind (or none), an error where it is this kind
 /// but damaged or with features that are not read.
-type Opener = fn(Arc<dyn Disk>) -> Result<Option<Box<dyn UsedBlocks>>>;
+type Opener<T> = fn(Arc<dyn Disk>) -> Result<Option<Box<T>>>;
+
+/// One kind of filesystem.
+struct Driver {
+    /// Tells its used blocks; `None` where the kind is kept whole.
+    used_blocks: Option<Opener<dyn UsedBlocks>>,
+    /// Reads its files; `None` where they are not read.
+    files: Option<Opener<dyn FileSystem>>,
+}
 
 /// The kinds that are read, in the order in which a partition is probed.
-const OPENERS: &[(&str, Opener)] = &[];
+const DRIVERS: &[Driver] = &[ntfs::DRIVER];
 
-/// Opens the filesystem of a partition; `None` where no known kind claims it.
+/// Opens the used-block map of a partition's filesystem; `None` where no known kind claims it.
 pub fn open(partition: &Arc<dyn Disk>) -> Result<Option<Box<dyn UsedBlocks>>> {
-    for (_, open) in OPENERS {
+    probe(partition, |driver| driver.used_blocks)
+}
+
+/// Opens a partition's filesystem for reading files; `None` where no known kind claims it.
+pub fn open_files(partition: &Arc<dyn Disk>) -> Result<Option<Box<dyn FileSystem>>> {
+    probe(partition, |driver| driver.files)
+}
+
+fn probe<T: ?Sized>(
+    partition: &Arc<dyn Disk>,
+    opener: impl Fn(&Driver) -> Option<Opener<T>>,
+) -> Result<Option<Box<T>>> {
+    for open in DRIVERS.iter().filter_map(opener) {
         if let Some(filesystem) = open(Arc::clone(partition))? {
             return Ok(Some(filesystem));
         }

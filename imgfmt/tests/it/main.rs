@@ -12,5 +12,7 @@ mod capture;
 mod conformance;
 mod damage;
 mod faults;
+mod filesystem_oracle;
 mod memory_store;
+mod ntfs;
 mod tools;

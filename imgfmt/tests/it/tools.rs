@@ -1,7 +1,7 @@
 //! Runs the real tools that make and judge disks.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Runs a program and returns its output. Panics, with everything it printed, where it cannot be started or its exit
@@ -40,4 +40,41 @@ pub(crate) fn shell(folder: &Path, script: &str) -> Output {
 /// Makes a sparse file of `len` bytes.
 pub(crate) fn sparse_file(path: &Path, len: u64) {
     std::fs::File::create(path).and_then(|file| file.set_len(len)).expect("a sparse file in the temporary folder");
+}
+
+/// Runs a program that needs root: by itself where we are root, through sudo otherwise.
+pub(crate) fn as_root<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Output {
+    let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+    if rustix::process::geteuid().is_root() {
+        return run(program, args);
+    }
+    let mut all: Vec<std::ffi::OsString> = vec!["-n".into(), program.into()];
+    all.extend(args);
+    run("sudo", all)
+}
+
+/// A filesystem mounted for the length of a test.
+pub(crate) struct Mounted {
+    pub(crate) path: PathBuf,
+}
+
+impl Mounted {
+    /// Mounts `image` with a command that takes image and mount point last, on a new folder `mnt` below `folder`.
+    pub(crate) fn new(folder: &Path, command: &[&str], image: &Path) -> Self {
+        let path = folder.join("mnt");
+        std::fs::create_dir_all(&path).expect("a folder to mount on");
+        let (program, args) = command.split_first().expect("a program");
+        let mut args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+        args.push(image.as_os_str());
+        args.push(path.as_os_str());
+        as_root(program, args);
+        Self { path }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // A busy mount would spoil every test behind this one, so say so.
+        as_root("umount", [self.path.as_os_str()]);
+    }
 }

@@ -1,0 +1,33 @@
+//! NTFS: which clusters are used, by the bitmap and by the metadata.
+//!
+//! Layers, from the bytes upwards: [`boot`] the boot sector, [`record`] MFT records and their attributes, [`runs`] run lists, [`volume`] finds
+//! records and streams, [`used`] answers the questions of [`UsedBlocks`](crate::filesystem::UsedBlocks).
+//!
+//! Sources: the documentation of the Linux-NTFS project (attributes, run lists, $LogFile), and `layout.h` of ntfs-3g for field names.
+//!
+//! # Not supported
+//!
+//! Volumes whose version is not 1.2, 3.0 or 3.1, and volumes with a dirty flag or a journal to replay: they are read, but
+//! [`doubts`](crate::filesystem::UsedBlocks::doubts) says that their bitmap is not to be trusted.
+
+pub mod boot;
+pub mod record;
+pub mod runs;
+pub mod used;
+pub mod volume;
+
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::error::Result;
+use crate::filesystem::{Driver, UsedBlocks};
+
+/// NTFS among the filesystems.
+pub(super) const DRIVER: Driver = Driver { used_blocks: Some(open), files: None };
+
+fn open(partition: Arc<dyn Disk>) -> Result<Option<Box<dyn UsedBlocks>>> {
+    Ok(match volume::Volume::open(partition)? {
+        Some(volume) => Some(Box::new(volume)),
+        None => None,
+    })
+}

@@ -1,0 +1,382 @@
+//! Which clusters are used: by `$Bitmap`, and by what the MFT reaches.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::bytes::{le16, le32, le64, u8_at};
+use crate::error::{Error, Result};
+use crate::filesystem::ntfs::record::{Form, Record, attribute_type, record_number, undo_fixup};
+use crate::filesystem::ntfs::runs;
+use crate::filesystem::ntfs::volume::{Stream, Value, Volume, system_file};
+use crate::filesystem::{Elidable, Reach, Reached, Summary, UsedBlocks, bits};
+use crate::ranges::RangeSet;
+
+/// Bytes of the MFT and of the bitmap that are read at once.
+const PIECE: usize = 1 << 20;
+/// Folders that a path is followed through.
+const MAX_DEPTH: usize = 256;
+/// Files whose content need not be kept, in the root folder.
+const ELIDABLE: [&str; 3] = ["pagefile.sys", "hiberfil.sys", "swapfile.sys"];
+/// `$I30` in UTF-16: the name of folder indexes.
+const I30: [u8; 8] = [b'$', 0, b'I', 0, b'3', 0, b'0', 0];
+
+/// Volume flags that say that the bitmap may be wrong: dirty, resize $LogFile, upgrade on mount, delete USN underway,
+/// repair object ids, chkdsk underway.
+const UNTRUSTED_FLAGS: u16 = 0x4037;
+
+fn utf16(bytes: &[u8]) -> String {
+    let units: Vec<u16> = bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
+    String::from_utf16_lossy(&units)
+}
+
+impl Volume {
+    fn cluster_bytes(&self, lcn: u64, len: u64) -> Range<u64> {
+        let start = lcn.saturating_mul(self.boot.cluster_size);
+        start..start.saturating_add(len.saturating_mul(self.boot.cluster_size))
+    }
+
+    /// Calls `visit` for each MFT record in use.
+    fn scan_mft(&self, visit: &mut dyn FnMut(u64, &Record<'_>) -> Result<()>) -> Result<()> {
+        let in_use = self.value(system_file::MFT, attribute_type::BITMAP, &[])?;
+        let in_use = in_use.ok_or_else(|| Error::corrupt("NTFS MFT record 0", 0, "it has no bitmap"))?;
+        let record_size = self.boot.record_size;
+        let per_piece = u64::try_from((PIECE / record_size).max(1)).unwrap_or(1);
+        let count = self.record_count();
+        let mut first = 0_u64;
+        let mut buf = Vec::new();
+        while first < count {
+            let here = per_piece.min(count.saturating_sub(first));
+            let len = usize::try_from(here).unwrap_or(1).saturating_mul(record_size);
+            buf.resize(len, 0);
+            self.read_stream(&self.mft, &mut buf, first.saturating_mul(u64::try_from(record_size).unwrap_or(0)))?;
+            for (number, raw) in (first..).zip(buf.chunks_exact_mut(record_size)) {
+                let byte = usize::try_from(number / 8).ok().and_then(|at| in_use.get(at)).copied().unwrap_or(0);
+                let marked = byte & (1 << (number % 8)) != 0;
+                // Not even FILE: never used, or damaged. The MFT's own bitmap tells which.
+                let magic = raw.starts_with(b"FILE");
+                if !magic {
+                    if marked {
+                        let what = format!("NTFS MFT record {number}");
+                        return Err(Error::corrupt(what, 0, "it is in use but no record is there"));
+                    }
+                    continue;
+                }
+                let flags = le16(raw, 0x16).unwrap_or(0);
+                if flags & 1 == 0 && !marked {
+                    continue;
+                }
+                let named = |error: Error| match error {
+                    Error::Corrupt { reason, .. } => {
+                        Error::corrupt(format_args!("NTFS MFT record {number}"), 0, reason)
+                    }
+                    other => other,
+                };
+                if let Some(record) = Record::parse(raw).map_err(named)? {
+                    if record.in_use {
+                        visit(number, &record).map_err(|error| match error {
+                            Error::Corrupt { structure, reason, offset } => Error::Corrupt {
+                                structure: format!("{structure} in MFT record {number}"),
+                                reason,
+                                offset,
+                            },
+                            other => other,
+                        })?;
+                    }
+                }
+            }
+            first = first.saturating_add(here);
+        }
+        Ok(())
+    }
+
+    /// Says what keeps `$LogFile` from being empty; `None` where nothing is to be replayed.
+    ///
+    /// Source: `ntfs_is_logfile_clean` of ntfs-3g for the meaning of the restart area.
+    fn journal_doubt(&self) -> Result<Option<String>> {
+        let Some(Value::NonResident(log)) = self.attribute(system_file::LOG_FILE, attribute_type::DATA, &[])? else {
+            return Ok(Some("the journal $LogFile has no data".into()));
+        };
+        let dirty = || Some("the journal $LogFile holds changes that are not replayed".to_owned());
+        let mut page = vec![0; 4096];
+        let mut newest: Option<(u64, bool)> = None;
+        let mut empty = true;
+        for offset in [0, 4096] {
+            if log.data_size < offset + 4096 {
+                break;
+            }
+            self.read_stream(&log, &mut page, offset)?;
+            if page.iter().all(|byte| *byte == 0xff) {
+                continue;
+            }
+            empty = false;
+            let Ok(Some(())) = undo_fixup_any(&mut page) else { continue };
+            let area = usize::from(le16(&page, 0x18).unwrap_or(0));
+            let (lsn, in_use, flags) =
+                (le64(&page, area), le16(&page, area.saturating_add(12)), le16(&page, area.saturating_add(14)));
+            if let (Some(lsn), Some(in_use), Some(flags)) = (lsn, in_use, flags) {
+                let clean = in_use == 0xffff || flags & 2 != 0;
+                if newest.is_none_or(|(newest, _)| lsn > newest) {
+                    newest = Some((lsn, clean));
+                }
+            }
+        }
+        Ok(match newest {
+            Some((_, true)) => None,
+            None if empty => None,
+            _ => dirty(),
+        })
+    }
+
+    /// Record numbers and names in the root folder. Entries of freed index blocks can be among them.
+    fn root_entries(&self) -> Result<Vec<(u64, u16, String)>> {
+        let mut entries = Vec::new();
+        if let Some(root) = self.value(system_file::ROOT, attribute_type::INDEX_ROOT, &I30)? {
+            // The index header follows 16 bytes of the root's own.
+            index_entries(&root, 16, &mut entries);
+        }
+        let Some(Value::NonResident(blocks)) =
+            self.attribute(system_file::ROOT, attribute_type::INDEX_ALLOCATION, &I30)?
+        else {
+            return Ok(entries);
+        };
+        let size = u64::try_from(self.boot.index_block_size).unwrap_or(4096);
+        let mut block = vec![0; self.boot.index_block_size];
+        for number in 0..blocks.data_size / size {
+            self.read_stream(&blocks, &mut block, number.saturating_mul(size))?;
+            if let Ok(Some(())) = undo_fixup(&mut block, b"INDX") {
+                index_entries(&block, 0x18, &mut entries);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The name of a record and the folder it lies in, the long name before the 8.3 one.
+    fn name_of(&self, number: u64) -> Result<Option<(String, u64)>> {
+        let mut bytes = Vec::new();
+        let record = self.read_record(number, &mut bytes)?;
+        let mut found: Option<(u8, String, u64)> = None;
+        for attribute in record.attributes() {
+            let attribute = attribute?;
+            let (attribute_type::FILE_NAME, Form::Resident(value)) = (attribute.type_code, attribute.form) else {
+                continue;
+            };
+            if let Some((parent, namespace, name)) = parse_file_name(value) {
+                // Namespace 2 is the 8.3 name alone.
+                if found.as_ref().is_none_or(|(before, ..)| *before == 2) {
+                    found = Some((namespace, name, parent));
+                }
+            }
+        }
+        Ok(found.map(|(_, name, parent)| (name, parent)))
+    }
+
+    fn elidable_file(&self, number: u64, sequence: u16, name: &str) -> Result<Option<Elidable>> {
+        let mut bytes = Vec::new();
+        // A stale index entry names a record that is free or another file by now.
+        let Ok(record) = self.read_record(number, &mut bytes) else { return Ok(None) };
+        if record.sequence != sequence {
+            return Ok(None);
+        }
+        match self.name_of(number)? {
+            Some((found, parent)) if parent == system_file::ROOT && found.eq_ignore_ascii_case(name) => {}
+            _ => return Ok(None),
+        }
+        let Some(Value::NonResident(stream)) = self.attribute(number, attribute_type::DATA, &[])? else {
+            return Ok(None);
+        };
+        // Compressed, encrypted or sparse: no page file that Windows uses is.
+        if stream.flags & 0xc0ff != 0 {
+            return Ok(None);
+        }
+        let ranges = stream.runs.iter().filter_map(|run| Some(self.cluster_bytes(run.lcn?, run.len))).collect();
+        let warning = if name == "hiberfil.sys" { self.hibernation_warning(&stream)? } else { None };
+        Ok(Some(Elidable { path: name.to_owned(), ranges: RangeSet::from_unsorted(ranges), warning }))
+    }
+
+    fn hibernation_warning(&self, stream: &Stream) -> Result<Option<String>> {
+        let mut magic = [0; 4];
+        if stream.data_size < 4 || stream.initialized_size < 4 {
+            return Ok(None);
+        }
+        self.read_stream(stream, &mut magic, 0)?;
+        let active = matches!(&magic.to_ascii_lowercase()[..], b"hibr" | b"rstr");
+        Ok(active.then(|| {
+            "Windows is hibernated or used fast start-up: the session in it is not kept, and a restored system starts anew"
+                .to_owned()
+        }))
+    }
+}
+
+/// Undoes the fixup of a restart page, whatever its length says, as far as 4096 bytes reach.
+fn undo_fixup_any(page: &mut [u8]) -> Result<Option<()>> {
+    undo_fixup(page, b"RSTR")
+}
+
+/// Parent record, namespace and name of a $FILE_NAME value.
+fn parse_file_name(value: &[u8]) -> Option<(u64, u8, String)> {
+    let len = usize::from(u8_at(value, 0x40)?).checked_mul(2)?;
+    let name = value.get(0x42..0x42_usize.checked_add(len)?)?;
+    Some((record_number(le64(value, 0)?), u8_at(value, 0x41)?, utf16(name)))
+}
+
+/// Collects the entries of an index node whose header lies at `header` of `bytes`.
+fn index_entries(bytes: &[u8], header: usize, out: &mut Vec<(u64, u16, String)>) {
+    let field = |at: usize| le32(bytes, header.saturating_add(at)).and_then(|value| usize::try_from(value).ok());
+    let (Some(first), Some(len)) = (field(0), field(4)) else { return };
+    let end = header.saturating_add(len).min(bytes.len());
+    let mut at = header.saturating_add(first);
+    while at.saturating_add(16) <= end {
+        let Some(entry_len) = le16(bytes, at.saturating_add(8)).map(usize::from) else { return };
+        let flags = le16(bytes, at.saturating_add(12)).unwrap_or(2);
+        // The last entry has no name.
+        if flags & 2 != 0 || entry_len < 16 {
+            return;
+        }
+        let reference = le64(bytes, at).unwrap_or(0);
+        let value = bytes.get(at.saturating_add(16)..at.saturating_add(entry_len).min(end)).unwrap_or_default();
+        if let Some((_, _, name)) = parse_file_name(value) {
+            let sequence = u16::try_from(reference >> 48).expect("sixteen bits");
+            out.push((record_number(reference), sequence, name));
+        }
+        at = at.saturating_add(entry_len);
+    }
+}
+
+/// Clusters of an attribute that is in several pieces: found so far, and expected in all.
+#[derive(Default)]
+struct Coverage {
+    found: u64,
+    expected: Option<u64>,
+}
+
+impl UsedBlocks for Volume {
+    fn summary(&self) -> Summary {
+        let label = self.value(system_file::VOLUME, attribute_type::VOLUME_NAME, &[]).ok().flatten();
+        Summary {
+            kind: "NTFS",
+            label: utf16(&label.unwrap_or_default()),
+            id: format!("{:016X}", self.boot.serial),
+            block_size: self.boot.cluster_size,
+            len: self.boot.cluster_count.saturating_mul(self.boot.cluster_size),
+        }
+    }
+
+    fn doubts(&self) -> Result<Vec<String>> {
+        let mut doubts = Vec::new();
+        let information = self.value(system_file::VOLUME, attribute_type::VOLUME_INFORMATION, &[])?;
+        let information =
+            information.ok_or_else(|| Error::corrupt("NTFS $Volume", 0, "it has no volume information"))?;
+        let version = (u8_at(&information, 8), u8_at(&information, 9));
+        if !matches!(version, (Some(3), Some(0 | 1)) | (Some(1), Some(2))) {
+            doubts.push(format!("NTFS version {}.{} is not known", version.0.unwrap_or(0), version.1.unwrap_or(0)));
+        }
+        let flags = le16(&information, 10).unwrap_or(u16::MAX);
+        if flags & 1 != 0 {
+            doubts.push("the dirty flag is set: the volume was not unmounted cleanly".into());
+        } else if flags & UNTRUSTED_FLAGS != 0 {
+            doubts.push(format!("a repair or upgrade of the volume is pending (flags {flags:#06x})"));
+        }
+        doubts.extend(self.journal_doubt()?);
+        Ok(doubts)
+    }
+
+    fn allocated(&self) -> Result<RangeSet> {
+        let corrupt = |reason| Error::corrupt("NTFS $Bitmap", 0, reason);
+        let value = self.attribute(system_file::BITMAP, attribute_type::DATA, &[])?;
+        let bitmap_len = self.boot.cluster_count.div_ceil(8);
+        let mut used = bits::UsedUnits::new(self.boot.cluster_size, self.boot.cluster_count);
+        match value.ok_or_else(|| corrupt("it has no data"))? {
+            Value::Resident(bytes) => {
+                if u64::try_from(bytes.len()).unwrap_or(0) < bitmap_len {
+                    return Err(corrupt("it is shorter than the volume"));
+                }
+                used.push(&bytes);
+            }
+            Value::NonResident(stream) => {
+                if stream.data_size < bitmap_len || stream.initialized_size < bitmap_len {
+                    return Err(corrupt("it is shorter than the volume"));
+                }
+                let mut buf = vec![0; PIECE];
+                let mut at = 0_u64;
+                while at < bitmap_len {
+                    let len = usize::try_from(bitmap_len.saturating_sub(at)).unwrap_or(usize::MAX).min(PIECE);
+                    let part = buf.get_mut(..len).expect("at most a piece");
+                    self.read_stream(&stream, part, at)?;
+                    used.push(part);
+                    at = at.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+                }
+            }
+        }
+        let mut set = used.finish();
+        // The rest behind the last cluster, with the backup boot sector in it.
+        let end = self.boot.cluster_count.saturating_mul(self.boot.cluster_size);
+        set.push(end..self.disk.len());
+        Ok(set)
+    }
+
+    fn walk(&self, visit: &mut dyn FnMut(Reached) -> Result<()>) -> Result<()> {
+        let mut incomplete: HashMap<(u64, u32, Vec<u8>), Coverage> = HashMap::new();
+        let cluster = self.boot.cluster_size;
+        self.scan_mft(&mut |number, record| {
+            let owner = record.base.unwrap_or(number);
+            for attribute in record.attributes() {
+                let attribute = attribute?;
+                let Form::NonResident(piece) = attribute.form else { continue };
+                let runs =
+                    runs::parse(piece.mapping_pairs, piece.lowest_vcn, piece.highest_vcn, self.boot.cluster_count)?;
+                let found = piece.highest_vcn.wrapping_add(1).saturating_sub(piece.lowest_vcn);
+                let expected = (piece.lowest_vcn == 0).then(|| piece.allocated_size.div_ceil(cluster));
+                if expected != Some(found) {
+                    let key = (owner, attribute.type_code, attribute.name.to_vec());
+                    let coverage = incomplete.entry(key).or_default();
+                    coverage.found = coverage.found.saturating_add(found);
+                    coverage.expected = coverage.expected.or(expected);
+                }
+                let is_content = attribute.type_code == attribute_type::DATA && owner >= system_file::FIRST_USER;
+                for run in runs {
+                    let Some(lcn) = run.lcn else { continue };
+                    visit(Reached {
+                        range: self.cluster_bytes(lcn, run.len),
+                        reach: if is_content { Reach::Content } else { Reach::Metadata },
+                        owner_kind: "MFT record",
+                        owner,
+                    })?;
+                }
+            }
+            Ok(())
+        })?;
+        for ((owner, ..), coverage) in incomplete {
+            if coverage.expected != Some(coverage.found) {
+                let what = format!("NTFS MFT record {owner}");
+                return Err(Error::corrupt(what, 0, "pieces of an attribute are missing"));
+            }
+        }
+        Ok(())
+    }
+
+    fn elidable(&self) -> Result<Vec<Elidable>> {
+        let mut found: Vec<Elidable> = Vec::new();
+        for (number, sequence, name) in self.root_entries()? {
+            let lower = name.to_ascii_lowercase();
+            if ELIDABLE.contains(&lower.as_str()) && found.iter().all(|file| file.path != lower) {
+                found.extend(self.elidable_file(number, sequence, &lower)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn path_of(&self, owner: u64) -> Result<Option<String>> {
+        let mut parts = Vec::new();
+        let mut number = owner;
+        while number != system_file::ROOT {
+            if parts.len() >= MAX_DEPTH {
+                return Ok(None);
+            }
+            let Some((name, parent)) = self.name_of(number)? else { return Ok(None) };
+            parts.push(name);
+            number = parent;
+        }
+        parts.reverse();
+        Ok(Some(parts.join("/")))
+    }
+}

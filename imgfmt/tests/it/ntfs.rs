@@ -1,0 +1,149 @@
+//! NTFS made by mkntfs and filled by ntfs-3g.
+
+use std::path::Path;
+
+use crate::filesystem_oracle::{check_clean, open, poison, walked};
+use crate::tools::{Mounted, as_root, run, shell, sparse_file};
+
+/// Makes a volume and fills it with everything that lays clusters out in its own way.
+fn make(folder: &Path, len: u64, cluster: u32) -> std::path::PathBuf {
+    let image = folder.join("ntfs.img");
+    sparse_file(&image, len);
+    run("mkntfs", ["-F", "-q", "-L", "Übung", "-c", &cluster.to_string(), image.to_str().unwrap()]);
+    let mounted = mount(folder, &image, "rw");
+    fill(&mounted.path);
+    drop(mounted);
+    // A second mount, so that what was deleted leaves its marks among the new.
+    let mounted = mount(folder, &image, "rw");
+    shell(&mounted.path, "rm -r few; rm many/*7; for n in $(seq 40); do head -c 3000 /dev/urandom > again$n; done");
+    // Last, since the driver mounts a hibernated volume only for reading.
+    shell(&mounted.path, "printf hibr > hiberfil.sys; head -c 1000000 /dev/zero >> hiberfil.sys");
+    drop(mounted);
+    image
+}
+
+fn mount(folder: &Path, image: &Path, mode: &str) -> Mounted {
+    let options = format!("{mode},streams_interface=windows,compression,permissions");
+    Mounted::new(folder, &["ntfs-3g", "-o", &options], image)
+}
+
+fn fill(root: &Path) {
+    shell(
+        root,
+        "
+        mkdir many few deep; for n in $(seq 1500); do echo file $n > many/a-rather-long-name-of-a-file-$n; done
+        for n in $(seq 60); do head -c 20000 /dev/urandom > few/$n; done
+        d=deep; for n in $(seq 30); do d=$d/folder$n; mkdir $d; echo deep > $d/f; done
+        # Two files written in turn lie in many fragments.
+        for n in $(seq 300); do head -c 9000 /dev/urandom >> one; head -c 9000 /dev/zero | tr '\\0' x >> two; done
+        truncate -s 40M sparse; for n in 3 11 29; do head -c 5000 /dev/urandom | dd of=sparse bs=1M seek=$n conv=notrunc status=none; done
+        mkdir packed; setfattr -h -v 0x00000800 -n system.ntfs_attrib_be packed
+        for n in $(seq 20000); do echo line $n of a text that compresses; done > packed/text
+        ln many/a-rather-long-name-of-a-file-3 hard; echo hidden > 'hard:stream'; head -c 300000 /dev/urandom > 'one:big'
+        echo x > 'n\u{e4}me \u{65e5}\u{672c}'
+        head -c 3000000 /dev/urandom > pagefile.sys
+        ",
+    );
+}
+
+#[test]
+fn used_clusters_are_those_of_the_driver() {
+    for (len, cluster) in [(96 << 20, 4096), (96 << 20, 512), (160 << 20, 65536)] {
+        let folder = tempfile::tempdir().unwrap();
+        let image = make(folder.path(), len, cluster);
+        let unreached = check_clean(&image);
+        // Nothing is allocated that no record reaches, but the rest behind the last cluster.
+        let covered = open(&image).summary().len;
+        assert!(unreached.iter().all(|range| range.start >= covered), "{unreached:?}");
+        // ntfs-3g's own counting.
+        let counted = run("ntfsinfo", ["-m", "-f", image.to_str().unwrap()]);
+        let counted = String::from_utf8_lossy(&counted.stdout).into_owned();
+        let field = |name: &str| {
+            let line = counted.lines().find(|line| line.contains(name)).expect(name);
+            line.split(':').nth(1).unwrap().split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        };
+        let allocated = open(&image).allocated().unwrap().clipped(covered).total();
+        assert_eq!(allocated, (covered / u64::from(cluster) - field("Free Clusters")) * u64::from(cluster));
+        // The driver finds everything in a copy whose unused bytes are garbage.
+        let copy = folder.path().join("poisoned.img");
+        poison(&image, &copy);
+        let (a, b) = (mount(&folder.path().join("a"), &image, "ro"), mount(&folder.path().join("b"), &copy, "ro"));
+        run("diff", ["-r", a.path.to_str().unwrap(), b.path.to_str().unwrap()]);
+        shell(folder.path(), &format!("cmp '{}/one:big' '{}/one:big'", a.path.display(), b.path.display()));
+    }
+}
+
+#[test]
+fn page_files_are_found_with_their_clusters() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = make(folder.path(), 96 << 20, 4096);
+    let volume = open(&image);
+    let mut files = volume.elidable().unwrap();
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let found: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.ranges.total())).collect();
+    assert_eq!(found, [("hiberfil.sys", 1_003_520), ("pagefile.sys", 3_002_368)]);
+    assert!(files[0].warning.as_ref().unwrap().contains("hibernated"));
+    assert!(files[1].warning.is_none());
+    assert_eq!(volume.summary().label, "Übung");
+}
+
+#[test]
+fn paths_are_found_from_record_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = make(folder.path(), 96 << 20, 4096);
+    let volume = open(&image);
+    let mut paths = std::collections::BTreeSet::new();
+    let mut owners = std::collections::BTreeSet::new();
+    volume
+        .walk(&mut |reached| {
+            owners.insert(reached.owner);
+            Ok(())
+        })
+        .unwrap();
+    for owner in owners {
+        paths.extend(volume.path_of(owner).unwrap());
+    }
+    for path in ["pagefile.sys", "packed/text", "one", "$Bitmap", "again40"] {
+        assert!(paths.contains(path), "{path} in {paths:?}");
+    }
+}
+
+#[test]
+fn a_volume_that_was_not_unmounted_is_doubted() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("ntfs.img");
+    sparse_file(&image, 32 << 20);
+    run("mkntfs", ["-F", "-q", image.to_str().unwrap()]);
+    assert_eq!(open(&image).doubts().unwrap(), Vec::<String>::new());
+    // Sets the dirty flag, as chkdsk is asked for.
+    as_root("ntfsfix", [image.to_str().unwrap()]);
+    let doubts = open(&image).doubts().unwrap();
+    assert!(doubts.iter().any(|doubt| doubt.contains("dirty")), "{doubts:?}");
+}
+
+#[test]
+fn a_bitmap_that_claims_too_little_is_found_out_by_the_walk() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = make(folder.path(), 96 << 20, 4096);
+    let volume = open(&image);
+    // The bitmap's own clusters are reached by record 6.
+    let mut place = None;
+    volume
+        .walk(&mut |reached| {
+            if reached.owner == 6 {
+                place = Some(reached.range);
+            }
+            Ok(())
+        })
+        .unwrap();
+    let mut bytes = std::fs::read(&image).unwrap();
+    let at = place.unwrap().start as usize;
+    let page = volume.elidable().unwrap().into_iter().find(|file| file.path == "pagefile.sys").unwrap();
+    let cluster = page.ranges.iter().next().unwrap().start / 4096;
+    bytes[at + cluster as usize / 8] &= !(1 << (cluster % 8));
+    let forged = folder.path().join("forged.img");
+    std::fs::write(&forged, bytes).unwrap();
+    let volume = open(&forged);
+    let violations = walked(&*volume).minus(&volume.allocated().unwrap());
+    assert_eq!(violations.iter().collect::<Vec<_>>(), vec![cluster * 4096..(cluster + 1) * 4096]);
+}
