@@ -21,10 +21,10 @@ pub(crate) struct ImageName {
 impl ImageName {
     /// Splits at the last `@`, unless the whole text is an existing path.
     pub(crate) fn parse(text: &str) -> Self {
-        if !Path::new(text).exists() {
-            if let Some((path, generation)) = text.rsplit_once('@') {
-                return Self { path: path.into(), generation: Some(generation.to_owned()) };
-            }
+        if !Path::new(text).exists()
+            && let Some((path, generation)) = text.rsplit_once('@')
+        {
+            return Self { path: path.into(), generation: Some(generation.to_owned()) };
         }
         Self { path: text.into(), generation: None }
     }
@@ -92,7 +92,7 @@ fn time_of(wish: &str) -> Option<u64> {
     if let Ok(date) = wish.parse::<jiff::civil::Date>() {
         // All of that day, UTC: the names of generations are in UTC.
         let end = date.tomorrow().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-        return seconds(end).map(|end| end - 1);
+        return seconds(end).map(|end| end.saturating_sub(1));
     }
     let (number, unit) = wish.split_at(wish.len().checked_sub(1)?);
     let unit = match unit {

@@ -63,7 +63,7 @@ impl Progress for Shown {
     }
 
     fn advance(&self, bytes: u64) {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if let Some(bar) = &self.bar {
             bar.set_position(done);
             return;
@@ -74,8 +74,8 @@ impl Progress for Shown {
         }
         stage.said = Instant::now();
         let milliseconds = u64::try_from(stage.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-        let rate = (done / milliseconds).saturating_mul(1000).max(1);
-        let left = stage.total.saturating_sub(done) / rate;
+        let rate = done.saturating_mul(1000).checked_div(milliseconds).unwrap_or(0).max(1);
+        let left = stage.total.saturating_sub(done).checked_div(rate).unwrap_or(0);
         eprintln!(
             "{}: {} of {}, {}/s, about {left} s left",
             stage.name,

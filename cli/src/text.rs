@@ -12,10 +12,10 @@ pub(crate) fn short_size(bytes: u64) -> String {
         return format!("{bytes} B");
     }
     let mut scaled = u128::from(bytes).saturating_mul(10) / 1024;
-    let mut unit = 0;
+    let mut unit = 0_usize;
     while scaled >= 10_240 && unit < 5 {
         scaled /= 1024;
-        unit += 1;
+        unit = unit.saturating_add(1);
     }
     format!("{}.{} {}", scaled / 10, scaled % 10, UNITS[unit])
 }
@@ -51,7 +51,7 @@ pub(crate) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     for row in rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
-            let pad = " ".repeat(widths[column] - cell.chars().count());
+            let pad = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
             let gap = if column > 0 { "  " } else { "" };
             line += gap;
             if right.contains(&column) {

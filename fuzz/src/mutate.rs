@@ -21,7 +21,7 @@ impl Random {
     /// A number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).expect("usize is at most 64 bits");
-        usize::try_from(self.next_u64() % bound).expect("below a usize")
+        usize::try_from(self.next_u64().checked_rem(bound).expect("a bound is not 0")).expect("below a usize")
     }
 }
 

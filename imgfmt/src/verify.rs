@@ -358,10 +358,10 @@ impl Walker<'_> {
             let at = first.saturating_add(index.saturating_mul(slot_span));
             match slot {
                 Slot::Pointer(child) if level > 0 => self.node(shape, level.saturating_sub(1), at, *child, out)?,
-                Slot::Pointer(chunk) | Slot::Mixed { chunk: Some(chunk), .. } => {
-                    if !self.frame_is_good(*chunk, FrameType::Chunk) {
-                        push_run(out, self.bytes(shape, at, at.saturating_add(1)));
-                    }
+                Slot::Pointer(chunk) | Slot::Mixed { chunk: Some(chunk), .. }
+                    if !self.frame_is_good(*chunk, FrameType::Chunk) =>
+                {
+                    push_run(out, self.bytes(shape, at, at.saturating_add(1)));
                 }
                 _ => {}
             }

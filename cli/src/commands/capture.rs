@@ -151,7 +151,7 @@ fn show_plan(source: &CaptureSource, plan: &Plan, json: bool) {
                 json!({
                     "number": kept.partition.number,
                     "start": kept.partition.range.start,
-                    "len": kept.partition.range.end - kept.partition.range.start,
+                    "len": kept.partition.range.end.saturating_sub(kept.partition.range.start),
                     "filesystem": kept.filesystem,
                     "captured": if kept.used_blocks { "used blocks" } else { "whole" },
                     "used": kept.used,
@@ -187,7 +187,7 @@ fn show_plan(source: &CaptureSource, plan: &Plan, json: bool) {
         rows.push(vec![
             kept.partition.number.to_string(),
             kept.partition.range.start.to_string(),
-            short_size(kept.partition.range.end - kept.partition.range.start),
+            short_size(kept.partition.range.end.saturating_sub(kept.partition.range.start)),
             printable(&kept.filesystem),
             if kept.used_blocks { "used blocks".into() } else { "whole".into() },
             short_size(kept.used),
@@ -259,6 +259,6 @@ fn report(arguments: &Arguments, store: &dyn PackStore, captured: &Captured) {
         println!("partition {}: content of {} left out ({})", file.partition, printable(&file.path), size(file.bytes));
     }
     for (start, len) in &record.bad {
-        println!("unreadable: bytes {start:#x} to {:#x} ({})", start + len, size(*len));
+        println!("unreadable: bytes {start:#x} to {:#x} ({})", start.saturating_add(*len), size(*len));
     }
 }

@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         for (start, len) in &copied.bad {
             println!(
                 "unreadable at the source, filled with a marker: bytes {start:#x} to {:#x} ({})",
-                start + len,
+                start.saturating_add(*len),
                 short_size(*len)
             );
         }

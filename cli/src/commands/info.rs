@@ -67,7 +67,7 @@ fn show_source(path: &Path, as_json: bool) -> Result<u8, Failure> {
                 json!({
                     "number": kept.partition.number,
                     "start": kept.partition.range.start,
-                    "len": kept.partition.range.end - kept.partition.range.start,
+                    "len": kept.partition.range.end.saturating_sub(kept.partition.range.start),
                     "type": kept.partition.type_code,
                     "type_name": kept.partition.type_name,
                     "name": kept.partition.name,
@@ -116,7 +116,7 @@ fn show_source(path: &Path, as_json: bool) -> Result<u8, Failure> {
         rows.push(vec![
             kept.partition.number.to_string(),
             kept.partition.range.start.to_string(),
-            short_size(kept.partition.range.end - kept.partition.range.start),
+            short_size(kept.partition.range.end.saturating_sub(kept.partition.range.start)),
             if kept.partition.type_name.is_empty() {
                 kept.partition.type_code.clone()
             } else {

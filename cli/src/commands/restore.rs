@@ -112,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             short_size(copied.absent)
         );
         for (start, len) in &copied.bad {
-            let end = start + len;
+            let end = start.saturating_add(*len);
             println!(
                 "unreadable at the source, filled with a marker: bytes {start:#x} to {end:#x} ({})",
                 short_size(*len)

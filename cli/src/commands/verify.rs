@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             .generations
             .iter()
             .map(|verdict| {
-                let damaged: Vec<_> = verdict.damaged.iter().map(|range| (range.start, range.end - range.start)).collect();
+                let damaged: Vec<_> = verdict.damaged.iter().map(|range| (range.start, range.end.saturating_sub(range.start))).collect();
                 json!({"generation": verdict.number, "whole": verdict.is_whole(), "damaged": damaged, "error": verdict.error})
             })
             .collect();
@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             println!("  bytes {:#x} to {:#x}", range.start, range.end);
         }
         if verdict.damaged.len() > 10 {
-            println!("  and {} more runs", verdict.damaged.len() - 10);
+            println!("  and {} more runs", verdict.damaged.len().saturating_sub(10));
         }
     }
     let whole = report.generations.iter().filter(|verdict| verdict.is_whole()).count();

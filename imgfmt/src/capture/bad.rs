@@ -23,7 +23,7 @@ pub fn read_tolerant(disk: &dyn Disk, buf: &mut [u8], offset: u64, bad: &mut Vec
 fn split(disk: &dyn Disk, buf: &mut [u8], offset: u64, bad: &mut Vec<Range<u64>>, error: Error) -> Result<()> {
     let sector = u64::from(disk.sector_size());
     let end = offset.saturating_add(buf_len(buf));
-    let first = offset / sector;
+    let first = offset.checked_div(sector).unwrap_or(0);
     let last = end.div_ceil(sector);
     if last.saturating_sub(first) <= 1 {
         for _ in 0..RETRIES {
@@ -58,7 +58,7 @@ fn still_there(disk: &dyn Disk, error: Error) -> Result<()> {
     let steps = 16_u64;
     let last = disk.len().saturating_sub(sector);
     for step in 0..=steps {
-        let at = (last / steps).saturating_mul(step) / sector;
+        let at = last.checked_div(steps).unwrap_or(0).saturating_mul(step).checked_div(sector).unwrap_or(0);
         if disk.read_at(&mut buf, at.saturating_mul(sector)).is_ok() {
             return Ok(());
         }

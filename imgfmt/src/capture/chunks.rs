@@ -130,14 +130,15 @@ impl Jobs<'_> {
         let extent = self.extent_at(start)?;
         if extent.kind != ExtentKind::Data {
             let end = extent.end();
-            let end_chunk = if end >= self.shape.len() { self.shape.chunks() } else { end / self.shape.chunk_size() };
+            let whole = end.checked_div(self.shape.chunk_size()).unwrap_or(0);
+            let end_chunk = if end >= self.shape.len() { self.shape.chunks() } else { whole };
             if end_chunk > first {
                 self.chunk = end_chunk;
                 let bytes = self.byte_of(end_chunk).saturating_sub(start);
                 return Ok(Some(Job::Fill { kind: extent.kind, count: end_chunk.saturating_sub(first), bytes }));
             }
         }
-        let per_job = (JOB_LEN / self.shape.chunk_size()).max(1);
+        let per_job = JOB_LEN.checked_div(self.shape.chunk_size()).unwrap_or(0).max(1);
         let leaf_end = (first / NODE_SLOTS).saturating_add(1).saturating_mul(NODE_SLOTS);
         let mut end_chunk = first.saturating_add(per_job).min(leaf_end).min(self.shape.chunks());
         let mut extents = Vec::new();

@@ -64,7 +64,7 @@ impl Tree {
         loop {
             let node = image.node(pointer, &self.shape.node(level, first))?;
             let slot_span = span(level).unwrap_or(u64::MAX);
-            let slot = index.saturating_sub(first) / slot_span.max(1);
+            let slot = index.saturating_sub(first).checked_div(slot_span).unwrap_or(0);
             let at = usize::try_from(slot).unwrap_or(usize::MAX);
             if level == 0 {
                 return Ok(Found::Leaf(node, at));
@@ -93,7 +93,7 @@ impl Tree {
     /// The extent that starts at `offset`, which must be inside the disk.
     fn extent_at(&self, image: &Image, offset: u64) -> Result<Extent> {
         let chunk_size = self.shape.chunk_size();
-        let chunk = offset / chunk_size;
+        let chunk = offset.checked_div(chunk_size).unwrap_or(0);
         let extent = |end: u64, kind| Extent { offset, len: end.saturating_sub(offset), kind };
         let (node, at) = match self.find(image, chunk)? {
             Found::Fill { kind, end } => return Ok(extent(self.byte_of(end), kind)),
@@ -127,7 +127,7 @@ impl Tree {
         while done < buf.len() {
             let at = offset.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
             let rest = buf.get_mut(done..).expect("done is below the length");
-            let chunk = at / chunk_size;
+            let chunk = at.checked_div(chunk_size).unwrap_or(0);
             let leaf_first = chunk & !0xff;
             let node = match &leaf {
                 Some((first, node)) if *first == leaf_first => Arc::clone(node),

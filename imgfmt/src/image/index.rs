@@ -66,7 +66,9 @@ impl DedupIndex {
             covered.clone_from(&index.covered);
         }
         let merged_blocks = merged.as_ref().map_or(0, Blocks::count);
-        runs.extend(merged.map(|index| Arc::new(index) as Arc<dyn Blocks>));
+        if let Some(index) = merged {
+            runs.push(Arc::new(index));
+        }
         let mut new_blocks = 0_u64;
         let fresh: Vec<u32> = packs.keys().copied().filter(|number| !covered.contains_key(number)).collect();
         for number in &fresh {
@@ -79,10 +81,11 @@ impl DedupIndex {
         }
         let due =
             fresh.len() >= MERGE_AT || (fresh.len() >= MERGE_FROM && new_blocks.saturating_mul(4) >= merged_blocks);
-        if due && merge(&path, image.id(), &runs, &packs).is_ok() {
-            if let Some(index) = MergedIndex::open(&path, image.id()) {
-                runs = vec![Arc::new(index)];
-            }
+        if due
+            && merge(&path, image.id(), &runs, &packs).is_ok()
+            && let Some(index) = MergedIndex::open(&path, image.id())
+        {
+            runs = vec![Arc::new(index)];
         }
         Self { open: RwLock::default(), runs: RwLock::new(runs), unavailable, damaged }
     }
@@ -182,11 +185,11 @@ struct Cursor<'a> {
 impl Cursor<'_> {
     fn next(&mut self) -> Result<Option<Pointer>> {
         loop {
-            if !self.buf.is_empty() {
-                if let Some(pointer) = Block::parse(&self.buf, self.next_block)?.get(self.entry) {
-                    self.entry = self.entry.saturating_add(1);
-                    return Ok(Some(pointer));
-                }
+            if !self.buf.is_empty()
+                && let Some(pointer) = Block::parse(&self.buf, self.next_block)?.get(self.entry)
+            {
+                self.entry = self.entry.saturating_add(1);
+                return Ok(Some(pointer));
             }
             if self.next_block >= self.run.count() {
                 return Ok(None);

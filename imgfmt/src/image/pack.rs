@@ -294,13 +294,14 @@ impl Pack {
     pub fn table_blocks(&self, footer: &Footer) -> Result<PackTable> {
         let (frame, place) = self.frame_header_at(footer.table.offset)?;
         let len = u64::from(frame.payload_len);
-        let block = u64::try_from(table::BLOCK_LEN).expect("a small constant");
-        if frame.frame_type != FrameType::Table || place != footer.table || len % block != 0 {
+        const BLOCK: u64 = 4096;
+        const _: () = assert!(table::BLOCK_LEN == 4096);
+        if frame.frame_type != FrameType::Table || place != footer.table || !len.is_multiple_of(BLOCK) {
             let name = format!("table of {}", self.name);
             return Err(Error::corrupt(name, footer.table.offset, "it does not lie where the footer says"));
         }
         let start = footer.table.offset.saturating_add(u64::try_from(FRAME_HEADER_LEN).expect("a small constant"));
-        Ok(PackTable { file: Arc::clone(&self.file), start, count: len / block })
+        Ok(PackTable { file: Arc::clone(&self.file), start, count: len / BLOCK })
     }
 }
 
@@ -334,6 +335,9 @@ pub type OpenTable = Arc<RwLock<HashMap<Id, Place>>>;
 
 /// Bytes that are gathered before they are written.
 const BUFFER_LEN: usize = 1 << 20;
+
+/// Compresses an object: its codec and its payload.
+pub type Compress<'a> = dyn FnMut(&[u8]) -> (Codec, Vec<u8>) + 'a;
 
 /// A pack that is being written.
 #[derive(Debug)]
@@ -434,7 +438,7 @@ impl PackWriter {
         mut self,
         record: Option<&[u8]>,
         catalogue: impl FnOnce(Option<Pointer>) -> Vec<u8>,
-        compress: &mut dyn FnMut(&[u8]) -> (Codec, Vec<u8>),
+        compress: &mut Compress<'_>,
     ) -> Result<Finished> {
         self.flush()?;
         self.file.sync()?;

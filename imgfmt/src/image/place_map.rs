@@ -52,13 +52,16 @@ pub fn encode_segment(places: &[(Place, Place)]) -> Vec<u8> {
     out
 }
 
+/// First old place and place of each segment of a map.
+type Fences = Arc<Vec<(Place, Place)>>;
+
 /// The maps of an image. Segments are loaded when they are first needed; few are kept.
 #[derive(Debug)]
 pub(crate) struct PlaceMaps {
     /// Replaced pack -> pack with the map.
     replaced: HashMap<u32, u32>,
     /// Pack with a map -> first old place and place of each segment.
-    fences: Mutex<HashMap<u32, Arc<Vec<(Place, Place)>>>>,
+    fences: Mutex<HashMap<u32, Fences>>,
     /// Segments by place.
     segments: Mutex<HashMap<Place, Segment>>,
 }

@@ -238,10 +238,10 @@ impl Image {
         if let Some(pack) = self.packs.lock().expect("no holder of the lock panics").get(&number) {
             return Ok(Arc::clone(pack));
         }
-        if let Some(pack) = &*self.open_pack.lock().expect("no holder of the lock panics") {
-            if pack.header().number == number {
-                return Ok(Arc::clone(pack));
-            }
+        if let Some(pack) = &*self.open_pack.lock().expect("no holder of the lock panics")
+            && pack.header().number == number
+        {
+            return Ok(Arc::clone(pack));
         }
         let pack = Arc::new(open_pack(&*self.store, number)?);
         if pack.header().image_id != self.id || pack.header().chunk_log2 != self.chunk_log2 {

@@ -19,7 +19,6 @@ use crate::image::pack::{Header, Pack, PackWriter};
 use crate::image::reader::{Head, Image, OpenOptions};
 use crate::image::record::{Record, Root};
 use crate::image::store::PackStore;
-use crate::image::table::Blocks;
 use crate::image::verdict;
 
 /// Largest pack by default: what FAT32 takes.
@@ -296,7 +295,7 @@ impl ImageWriter {
         self.image.set_open_pack(None);
         self.index.set_open_pack(Arc::default());
         let pack = Pack::open(self.store.open(number)?, self.store.name(number))?;
-        self.index.add_finished(Arc::new(pack.table_blocks(&pack.footer()?)?) as Arc<dyn Blocks>);
+        self.index.add_finished(Arc::new(pack.table_blocks(&pack.footer()?)?));
         Ok(finished.record)
     }
 

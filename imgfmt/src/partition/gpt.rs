@@ -25,7 +25,7 @@ struct Copy {
 /// Reads the table into `layout`. Returns `false` where there is none.
 pub fn read(disk: &dyn Disk, mbr: Option<&mbr::Table>, layout: &mut Layout) -> Result<bool> {
     let sector = u64::from(disk.sector_size());
-    let last_lba = (disk.len() / sector).saturating_sub(1);
+    let last_lba = disk.len().checked_div(sector).unwrap_or(0).saturating_sub(1);
     if last_lba < 2 {
         return Ok(false);
     }

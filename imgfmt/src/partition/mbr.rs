@@ -84,7 +84,7 @@ pub fn looks_like_boot_sector(bytes: &[u8]) -> bool {
 
 /// Says whether the entries could be a table: at least one, indicators of 0 or 0x80, all inside the disk, none overlapping.
 pub fn is_plausible(table: &Table, disk: &dyn Disk) -> bool {
-    let sectors = disk.len() / u64::from(disk.sector_size());
+    let sectors = disk.len().checked_div(u64::from(disk.sector_size())).unwrap_or(0);
     let mut used: Vec<(u64, u64)> = Vec::new();
     for entry in &table.entries {
         if !matches!(entry.boot_indicator, 0 | 0x80) {

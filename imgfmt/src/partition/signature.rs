@@ -86,10 +86,10 @@ pub fn recognise(disk: &dyn Disk) -> Result<Option<Signature>> {
     let at_090 = (len & !0xffff).checked_sub(0x1_0000);
     let at_10 = (len / 512).checked_sub(16).map(|sector| (sector & !7).saturating_mul(512));
     for (name, at) in [("mdraid 0.90", at_090), ("mdraid 1.0", at_10)] {
-        if let Some(at) = at {
-            if has(disk, at, b"\xfc\x4e\x2b\xa9")? {
-                return Ok(Some(Signature { name, whole: true }));
-            }
+        if let Some(at) = at
+            && has(disk, at, b"\xfc\x4e\x2b\xa9")?
+        {
+            return Ok(Some(Signature { name, whole: true }));
         }
     }
     if has(disk, len.saturating_sub(512), b"PRIVHEAD")? {

@@ -47,7 +47,7 @@ impl Boot {
         if volume_len > partition_len {
             return Err(corrupt("the volume is longer than the partition"));
         }
-        let cluster_count = volume_len / cluster_size;
+        let cluster_count = volume_len.checked_div(cluster_size).unwrap_or(0);
         let mft_lcn = le64(bytes, 0x30).ok_or_else(short)?;
         if mft_lcn >= cluster_count {
             return Err(corrupt("its MFT lies past the end of the volume"));

@@ -160,7 +160,7 @@ impl<'a> Iterator for Attributes<'a> {
         }
         let len = le32(self.bytes, at.saturating_add(4)).and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
         let end = at.saturating_add(len);
-        if len < 0x18 || len % 8 != 0 || end > self.bytes.len() {
+        if len < 0x18 || !len.is_multiple_of(8) || end > self.bytes.len() {
             return Some(Err(corrupt("its length is out of range")));
         }
         let raw = self.bytes.get(at..end).unwrap_or_default();

@@ -40,7 +40,7 @@ impl Volume {
         let in_use = self.value(system_file::MFT, attribute_type::BITMAP, &[])?;
         let in_use = in_use.ok_or_else(|| Error::corrupt("NTFS MFT record 0", 0, "it has no bitmap"))?;
         let record_size = self.boot.record_size;
-        let per_piece = u64::try_from((PIECE / record_size).max(1)).unwrap_or(1);
+        let per_piece = u64::try_from(PIECE.checked_div(record_size).unwrap_or(0).max(1)).unwrap_or(1);
         let count = self.record_count();
         let mut first = 0_u64;
         let mut buf = Vec::new();
@@ -71,17 +71,15 @@ impl Volume {
                     }
                     other => other,
                 };
-                if let Some(record) = Record::parse(raw).map_err(named)? {
-                    if record.in_use {
-                        visit(number, &record).map_err(|error| match error {
-                            Error::Corrupt { structure, reason, offset } => Error::Corrupt {
-                                structure: format!("{structure} in MFT record {number}"),
-                                reason,
-                                offset,
-                            },
-                            other => other,
-                        })?;
-                    }
+                if let Some(record) = Record::parse(raw).map_err(named)?
+                    && record.in_use
+                {
+                    visit(number, &record).map_err(|error| match error {
+                        Error::Corrupt { structure, reason, offset } => {
+                            Error::Corrupt { structure: format!("{structure} in MFT record {number}"), reason, offset }
+                        }
+                        other => other,
+                    })?;
                 }
             }
             first = first.saturating_add(here);
@@ -100,8 +98,8 @@ impl Volume {
         let mut page = vec![0; 4096];
         let mut newest: Option<(u64, bool)> = None;
         let mut empty = true;
-        for offset in [0, 4096] {
-            if log.data_size < offset + 4096 {
+        for (offset, end) in [(0, 4096), (4096, 8192)] {
+            if log.data_size < end {
                 break;
             }
             self.read_stream(&log, &mut page, offset)?;
@@ -141,7 +139,7 @@ impl Volume {
         };
         let size = u64::try_from(self.boot.index_block_size).unwrap_or(4096);
         let mut block = vec![0; self.boot.index_block_size];
-        for number in 0..blocks.data_size / size {
+        for number in 0..blocks.data_size.checked_div(size).unwrap_or(0) {
             self.read_stream(&blocks, &mut block, number.saturating_mul(size))?;
             if let Ok(Some(())) = undo_fixup(&mut block, b"INDX") {
                 index_entries(&block, 0x18, &mut entries);

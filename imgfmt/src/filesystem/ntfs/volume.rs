@@ -84,7 +84,8 @@ impl Volume {
 
     /// Number of MFT records.
     pub fn record_count(&self) -> u64 {
-        self.mft.initialized_size.min(self.mft.data_size) / u64::try_from(self.boot.record_size).unwrap_or(1)
+        let record_size = u64::try_from(self.boot.record_size).unwrap_or(u64::MAX);
+        self.mft.initialized_size.min(self.mft.data_size).checked_div(record_size).unwrap_or(0)
     }
 
     /// Finds the pieces of the MFT, each of which may lie in a record that an earlier piece makes readable.
@@ -140,10 +141,12 @@ impl Volume {
         let record_bytes = self.read_record(record, &mut bytes)?;
         for attribute in record_bytes.attributes() {
             let attribute = attribute?;
-            if let Form::NonResident(piece) = attribute.form {
-                if attribute.type_code == type_code && attribute.name == name && piece.lowest_vcn == lowest_vcn {
-                    return runs::parse(piece.mapping_pairs, lowest_vcn, piece.highest_vcn, self.boot.cluster_count);
-                }
+            if let Form::NonResident(piece) = attribute.form
+                && attribute.type_code == type_code
+                && attribute.name == name
+                && piece.lowest_vcn == lowest_vcn
+            {
+                return runs::parse(piece.mapping_pairs, lowest_vcn, piece.highest_vcn, self.boot.cluster_count);
             }
         }
         Err(self.corrupt("MFT record", record, "it lacks a piece that an attribute list says is there"))
@@ -185,7 +188,7 @@ impl Volume {
         let mut rest = buf;
         let mut at = offset;
         while !rest.is_empty() {
-            let vcn = at / cluster;
+            let vcn = at.checked_div(cluster).unwrap_or(0);
             let next = stream.runs.partition_point(|run| run.vcn <= vcn);
             let run = next.checked_sub(1).and_then(|index| stream.runs.get(index));
             let run = run.filter(|run| vcn < run.vcn.saturating_add(run.len));
