@@ -7,6 +7,7 @@ pub mod bad;
 pub mod chunks;
 pub mod closure;
 pub mod estimate;
+pub mod live;
 pub mod plan;
 pub mod planned;
 pub mod retry;
@@ -153,7 +154,14 @@ pub fn capture(
             totals.chunks_difference = totals.chunks_difference.saturating_add(stored.chunks_difference);
         }
     }
+    let mut live_changes = Vec::new();
+    if source.identity.live {
+        run.progress.begin("reading metadata again", 0);
+        let disk = unfinished(&mut writer, root, shape, source.disk.sector_size())?;
+        live_changes = live::changes(&source.disk, &disk, &plan, run.cancel)?;
+    }
     let mut record = make_record(source, &plan, &totals, &verdicts, options);
+    record.warnings.extend(live_changes);
     if let Some(previous) = previous.filter(|_| options.retry_bad) {
         // The disk was not looked at anew: what is known of it is what was known before.
         let before = previous.record().clone();
@@ -192,6 +200,13 @@ fn latest(writer: &ImageWriter) -> Option<Generation> {
     image.generations().iter().rev().find_map(|entry| image.generation(entry.number).ok())
 }
 
+/// What has been stored so far, as a disk.
+fn unfinished(writer: &mut ImageWriter, root: Pointer, shape: TreeShape, sector_size: u32) -> Result<Arc<dyn Disk>> {
+    writer.make_readable()?;
+    let tree = Tree::new(root, shape, sector_size);
+    Ok(Arc::new(UnfinishedGeneration::new(Arc::clone(writer.image()), tree)))
+}
+
 fn check_closure(
     writer: &mut ImageWriter,
     plan: &Plan,
@@ -199,9 +214,7 @@ fn check_closure(
     shape: TreeShape,
     sector_size: u32,
 ) -> Result<Vec<(u32, String)>> {
-    writer.make_readable()?;
-    let tree = Tree::new(root, shape, sector_size);
-    let disk: Arc<dyn Disk> = Arc::new(UnfinishedGeneration::new(Arc::clone(writer.image()), tree));
+    let disk = unfinished(writer, root, shape, sector_size)?;
     let kept = plan.partitions.iter().filter(|kept| kept.used_blocks);
     Ok(kept
         .map(|kept| {
