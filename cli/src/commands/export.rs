@@ -15,7 +15,8 @@ use crate::text::{short_size, size};
 /// Writes a generation as a sparse raw disk file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// IMAGE[@GEN].
+    /// The image, and the generation: a number, latest (the default), ~1, a date or an age.
+    #[arg(value_name = "IMAGE[@GEN]")]
     image: String,
     /// The new file; its name ends in .raw, .img or .dd.
     out: PathBuf,

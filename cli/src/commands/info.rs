@@ -14,7 +14,8 @@ use crate::text::{printable, short_size, size, table};
 /// Shows everything about a generation of an image, a raw disk or a device: tables, filesystems, sizes, identity.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// IMAGE[@GEN], a raw file or a device.
+    /// The disk: an image and a generation of it, a raw file or a device.
+    #[arg(value_name = "IMAGE[@GEN]")]
     disk: String,
     /// Another folder in which packs may lie; can be given more than once.
     #[arg(long, value_name = "FOLDER")]

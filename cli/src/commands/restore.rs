@@ -19,7 +19,8 @@ use crate::text::{printable, short_size, size};
 /// Other block devices are refused until their guards exist. Unallocated space of the target is left alone unless --wipe is given.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// IMAGE[@GEN].
+    /// The image, and the generation: a number, latest (the default), ~1, a date or an age.
+    #[arg(value_name = "IMAGE[@GEN]")]
     image: String,
     /// The file or loop device to write.
     target: PathBuf,

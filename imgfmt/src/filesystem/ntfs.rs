@@ -1,7 +1,7 @@
 //! NTFS: which clusters are used, by the bitmap and by the metadata.
 //!
 //! Layers, from the bytes upwards: [`boot`] the boot sector, [`record`] MFT records and their attributes, [`runs`] run lists, [`volume`] finds
-//! records and streams, [`used`] answers the questions of [`UsedBlocks`](crate::filesystem::UsedBlocks).
+//! records and streams, [`used`] answers the questions of [`UsedBlocks`].
 //!
 //! Sources: the documentation of the Linux-NTFS project (attributes, run lists, $LogFile), and `layout.h` of ntfs-3g for field names.
 //!
