@@ -53,6 +53,23 @@ pub trait Disk: Send + Sync {
     fn extent_at(&self, offset: u64) -> Result<Extent>;
 }
 
+/// A disk that can also be written: an overlay, a device opened for a restore.
+///
+/// Writes may come from any number of threads; two that overlap at the same moment leave either's bytes. Ranges must lie inside the disk.
+pub trait WritableDisk: Disk {
+    /// Writes all of `bytes` at `offset`, or fails. After a failure the range may hold old bytes, new bytes, or both.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()>;
+
+    /// Makes a range read as zero.
+    fn zero_at(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// Says that nobody wants the bytes of a range any more. What it reads as afterwards is not defined.
+    fn discard(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// Returns once everything that was written before is durable.
+    fn flush(&self) -> Result<()>;
+}
+
 /// Fails unless `len` bytes from `offset` lie inside a disk of `disk_len` bytes. Returns the end of the range.
 pub fn check_range(offset: u64, len: u64, disk_len: u64) -> Result<u64> {
     match offset.checked_add(len) {
@@ -103,6 +120,21 @@ impl<T: Disk + ?Sized> Disk for &T {
     }
 }
 
+impl<T: WritableDisk + ?Sized> WritableDisk for Arc<T> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        (**self).write_at(bytes, offset)
+    }
+    fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
+        (**self).zero_at(offset, len)
+    }
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        (**self).discard(offset, len)
+    }
+    fn flush(&self) -> Result<()> {
+        (**self).flush()
+    }
+}
+
 /// A part of a disk seen as a disk of its own: a partition.
 #[derive(Clone, Debug)]
 pub struct Slice<D> {
@@ -140,6 +172,24 @@ impl<D: Disk> Disk for Slice<D> {
         check_range(offset, 1, self.len)?;
         let below = self.inner.extent_at(self.start.saturating_add(offset))?;
         Ok(Extent { offset, len: below.len.min(self.len.saturating_sub(offset)), kind: below.kind })
+    }
+}
+
+impl<D: WritableDisk> WritableDisk for Slice<D> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        check_range(offset, buf_len(bytes), self.len)?;
+        self.inner.write_at(bytes, self.start.saturating_add(offset))
+    }
+    fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
+        check_range(offset, len, self.len)?;
+        self.inner.zero_at(self.start.saturating_add(offset), len)
+    }
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        check_range(offset, len, self.len)?;
+        self.inner.discard(self.start.saturating_add(offset), len)
+    }
+    fn flush(&self) -> Result<()> {
+        self.inner.flush()
     }
 }
 

@@ -29,5 +29,5 @@ pub mod source;
 pub mod target;
 pub mod verify;
 
-pub use disk::{Disk, Extent, ExtentKind};
+pub use disk::{Disk, Extent, ExtentKind, WritableDisk};
 pub use error::{Error, Result};
