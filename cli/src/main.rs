@@ -1,7 +1,10 @@
 //! The `hikae` command: arguments in, one exit code out. Each command has its file in `commands`.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
+
+// First, so that the others print by its macros.
+#[macro_use]
+mod print;
 
 mod commands;
 mod exit;
@@ -35,6 +38,10 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command.run() {
+        Ok(_) if print::was_lost() => {
+            eprintln!("hikae: cannot write the answer to the standard output");
+            ExitCode::from(exit::FAILED)
+        }
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             eprintln!("hikae: {}", failure.message());
