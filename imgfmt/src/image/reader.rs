@@ -93,11 +93,18 @@ pub struct Decoder {
     object: Vec<u8>,
 }
 
+/// Image id and chunk size (as a power of two): what all packs of an image have in common.
+type Identity = ([u8; 16], u8);
+
+fn identity_of(pack: &Pack) -> Identity {
+    (pack.header().image_id, pack.header().chunk_log2)
+}
+
 /// How the fallback of a damaged newest pack found generations.
 struct Found {
     catalogue: Catalogue,
     newest_footer: Option<(u32, [u8; 32])>,
-    header: (/* image id */ [u8; 16], /* chunk_log2 */ u8),
+    header: Identity,
     warnings: Vec<String>,
 }
 
@@ -492,14 +499,35 @@ fn open_pack(store: &dyn PackStore, number: u32) -> Result<Pack> {
     Ok(pack)
 }
 
+/// What the packs have in common: first and last tell. Where they differ, a pack of another image lies among them, and the most decide.
+fn identity(store: &dyn PackStore, listed: &BTreeMap<u32, u64>) -> Option<Identity> {
+    let of = |number: &u32| open_pack(store, *number).ok().map(|pack| identity_of(&pack));
+    let first = listed.keys().find_map(of)?;
+    if listed.keys().rev().find_map(of) == Some(first) {
+        return Some(first);
+    }
+    let mut votes: BTreeMap<Identity, usize> = BTreeMap::new();
+    for identity in listed.keys().filter_map(of) {
+        let count = votes.entry(identity).or_default();
+        *count = count.saturating_add(1);
+    }
+    let most = votes.values().max().copied()?;
+    let leads = |identity: &Identity| votes.get(identity) == Some(&most);
+    if leads(&first) { Some(first) } else { votes.into_iter().find(|(_, count)| *count == most).map(|(id, _)| id) }
+}
+
 /// Takes the catalogue of the newest pack that is whole; finds by scanning what packs behind it hold.
 fn find_catalogue(store: &dyn PackStore, listed: &BTreeMap<u32, u64>) -> Result<Found> {
     let mut warnings = Vec::new();
     let mut damaged = Vec::new();
     let mut chosen = None;
     let mut first_error = None;
+    let mut header = identity(store, listed);
     for number in listed.keys().rev().copied() {
         match read_catalogue(store, number) {
+            Ok((pack, ..)) if header.is_some_and(|header| header != identity_of(&pack)) => {
+                warnings.push(format!("{} belongs to another image and is left out", store.name(number)));
+            }
             Ok((pack, footer, catalogue)) => {
                 chosen = Some((pack, footer, catalogue));
                 break;
@@ -513,7 +541,6 @@ fn find_catalogue(store: &dyn PackStore, listed: &BTreeMap<u32, u64>) -> Result<
             }
         }
     }
-    let mut header = chosen.as_ref().map(|(pack, ..)| (pack.header().image_id, pack.header().chunk_log2));
     let newest_footer = chosen.as_ref().map(|(pack, footer, _)| (pack.header().number, footer.hash));
     let mut catalogue = match chosen {
         Some((pack, footer, mut catalogue)) => {
@@ -532,7 +559,7 @@ fn find_catalogue(store: &dyn PackStore, listed: &BTreeMap<u32, u64>) -> Result<
     // Ascending, so that what is found is added in order.
     for number in damaged.into_iter().rev() {
         let Ok(pack) = open_pack(store, number) else { continue };
-        let identity = (pack.header().image_id, pack.header().chunk_log2);
+        let identity = identity_of(&pack);
         if *header.get_or_insert(identity) != identity {
             warnings.push(format!("{} belongs to another image and is left out", store.name(number)));
             continue;
@@ -551,11 +578,54 @@ fn find_catalogue(store: &dyn PackStore, listed: &BTreeMap<u32, u64>) -> Result<
         }
     }
     catalogue.packs.sort_unstable_by_key(|pack| pack.number);
+    if let (Some(identity), Some((newest, _))) = (header, newest_footer) {
+        let is_listed = |number: &u32| catalogue.packs.binary_search_by_key(number, |pack| pack.number).is_ok();
+        let unlisted = listed.range(..newest).filter(|(number, _)| !is_listed(number));
+        for (number, len) in unlisted.map(|(number, len)| (*number, *len)).collect::<Vec<_>>() {
+            take_back(store, number, len, identity, &mut catalogue, &mut warnings);
+        }
+        catalogue.packs.sort_unstable_by_key(|pack| pack.number);
+    }
     match header {
         Some(header) if newest_footer.is_some() || !catalogue.generations.is_empty() => {
             Ok(Found { catalogue, newest_footer, header, warnings })
         }
         _ => Err(first_error.unwrap_or_else(|| Error::NotFound(format!("there is no image {}", store.name(0))))),
+    }
+}
+
+/// Lists a pack that was missing while newer ones were written, and is back: their catalogues know nothing of it.
+fn take_back(
+    store: &dyn PackStore,
+    number: u32,
+    file_len: u64,
+    identity: Identity,
+    catalogue: &mut Catalogue,
+    warnings: &mut Vec<String>,
+) {
+    let name = store.name(number);
+    let pack = match open_pack(store, number) {
+        Ok(pack) if identity_of(&pack) == identity => pack,
+        Ok(_) => return warnings.push(format!("{name} belongs to another image and is left out")),
+        Err(error) => return warnings.push(format!("{name} cannot be used as it is: {}", full_message(&error))),
+    };
+    let (found, footer_hash) = match read_catalogue(store, number) {
+        Ok((_, footer, own)) => (own.generations, footer.hash),
+        Err(error) => {
+            warnings.push(format!("{name} cannot be used as it is: {}", full_message(&error)));
+            (recover_generations(store, &pack), [0; 32])
+        }
+    };
+    catalogue.packs.push(PackEntry { number, file_len, replaced_by: None, footer_hash });
+    for entry in found.into_iter().filter(|entry| entry.record.pack == number) {
+        match catalogue.generations.binary_search_by_key(&entry.number, |other| other.number) {
+            Ok(_) => warnings.push(format!(
+                "{name} holds another generation {}, which was captured while this pack was missing: it is left out",
+                entry.number
+            )),
+            Err(at) => catalogue.generations.insert(at, entry),
+        }
+        catalogue.next_generation = catalogue.next_generation.max(entry.number.saturating_add(1));
     }
 }
 
