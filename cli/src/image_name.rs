@@ -38,6 +38,29 @@ impl ImageName {
         Ok(image)
     }
 
+    /// The same for a command that takes no generation.
+    pub(crate) fn open_whole(&self, more: &[PathBuf]) -> Result<Arc<Image>, Failure> {
+        match &self.generation {
+            None => self.open(more),
+            Some(generation) => Err(Failure::WrongUse(format!(
+                "this command looks at a whole image: leave out @{generation} behind {}",
+                self.path.display()
+            ))),
+        }
+    }
+
+    /// Refuses to write over a pack of the image that is being read.
+    pub(crate) fn guard_target(&self, more: &[PathBuf], target: &Path) -> Result<(), Failure> {
+        if !folder_store(&self.path, more)?.has_pack(target)? {
+            return Ok(());
+        }
+        Err(Failure::Refused(format!(
+            "{} is a part of the image {}: writing there would destroy what is to be read",
+            target.display(),
+            self.path.display()
+        )))
+    }
+
     /// Opens the image and the generation that was asked for, the latest by default.
     pub(crate) fn open_generation(&self, more: &[PathBuf]) -> Result<Generation, Failure> {
         let image = self.open(more)?;
@@ -47,9 +70,17 @@ impl ImageName {
     }
 }
 
+/// The packs of an image by its path. A name that no image can have is wrong use.
+pub(crate) fn folder_store(path: &Path, more: &[PathBuf]) -> Result<FolderStore, Failure> {
+    FolderStore::new(path, more).map_err(|error| match error {
+        Error::Refused(reason) => Failure::WrongUse(reason),
+        error => error.into(),
+    })
+}
+
 /// Opens an image without printing its warnings.
 pub(crate) fn open_image(path: &Path, more: &[PathBuf]) -> Result<Arc<Image>, Failure> {
-    let store = FolderStore::new(path, more)?;
+    let store = folder_store(path, more)?;
     Ok(Arc::new(Image::open(Arc::new(store), &OpenOptions::default())?))
 }
 
@@ -89,8 +120,13 @@ fn time_of(wish: &str) -> Option<u64> {
     if let Ok(time) = wish.parse::<jiff::Timestamp>() {
         return seconds(time);
     }
+    // The names of generations are in UTC, so a time without a zone is too.
+    if wish.contains([':', 'T', 't', ' ']) {
+        let time = wish.parse::<jiff::civil::DateTime>().ok()?;
+        return seconds(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp());
+    }
     if let Ok(date) = wish.parse::<jiff::civil::Date>() {
-        // All of that day, UTC: the names of generations are in UTC.
+        // All of that day.
         let end = date.tomorrow().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
         return seconds(end).map(|end| end.saturating_sub(1));
     }
@@ -120,6 +156,9 @@ mod tests {
     fn a_date_means_its_whole_day() {
         assert_eq!(time_of("1970-01-02"), Some(2 * 86_400 - 1));
         assert_eq!(time_of("1970-01-02T00:00:00Z"), Some(86_400));
+        assert_eq!(time_of("1970-01-02T00:00:05"), Some(86_405));
+        assert_eq!(time_of("1970-01-02 00:01"), Some(86_460));
+        assert_eq!(time_of("1970-01-02T01:00+01:00"), Some(86_400));
         assert_eq!(time_of("banana"), None);
         assert!(time_of("7d").is_some());
     }

@@ -123,7 +123,8 @@ fn keep_verdicts(image: &Image, report: &Report, damaged: &HashSet<Place>) {
     for verdict in &report.generations {
         if let Some(record) = &verdict.record {
             let whole = verdict.is_whole();
-            verdicts.generations.insert(record.root.id.clone(), Verdict { verified: verified.clone(), whole });
+            let (root, verified) = (record.root.id.clone(), verified.clone());
+            verdicts.generations.insert(verdict.number, Verdict { root, verified, whole });
         }
     }
     let mut places: Vec<_> = damaged.iter().map(|place| (place.pack, place.offset, place.len)).collect();

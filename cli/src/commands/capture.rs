@@ -6,12 +6,13 @@ use std::sync::Arc;
 use imgfmt::capture::plan::{Plan, PlanOptions, plan};
 use imgfmt::capture::{CaptureOptions, CaptureSource, Captured, capture};
 use imgfmt::image::codec::Compression;
-use imgfmt::image::writer::DEFAULT_PACK_SIZE;
-use imgfmt::image::{FolderStore, PackStore, WriterOptions};
+use imgfmt::image::writer::{DEFAULT_PACK_SIZE, MIN_PACK_SIZE};
+use imgfmt::image::{PackStore, WriterOptions};
 use serde_json::json;
 
 use crate::commands::with_progress;
 use crate::exit::{DONE, FOUND, Failure};
+use crate::image_name::folder_store;
 use crate::source;
 use crate::text::{parse_size, printable, short_size, size, table};
 
@@ -80,6 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Some(4096) => Some(4096),
         Some(other) => return Err(Failure::WrongUse(format!("--sector-size {other}: 512 and 4096 are possible"))),
     };
+    let store: Arc<dyn PackStore> = Arc::new(folder_store(&arguments.image, &[])?);
     let mut source = source::open(&arguments.source, sector_size)?;
     if arguments.dry_run {
         let plan = plan(&source.disk, options.plan)?;
@@ -88,7 +90,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
     source::guard_image_place(&arguments.source, &arguments.image)?;
     source.identity.live = source::guard_live(&arguments.source, arguments.live)?;
-    let store: Arc<dyn PackStore> = Arc::new(FolderStore::new(&arguments.image, &[])?);
     if !arguments.ignore_space {
         guard_space(&source, &*store, options.plan)?;
     }
@@ -107,6 +108,12 @@ fn options(arguments: &Arguments) -> Result<CaptureOptions, Failure> {
             return Err(Failure::WrongUse(format!("--chunk-size {size}: powers of two from 4K to 4M are possible")));
         }
     };
+    if let Some(size) = arguments.pack_size.filter(|size| *size < MIN_PACK_SIZE) {
+        return Err(Failure::WrongUse(format!(
+            "--pack-size {size}: a pack needs at least {}",
+            short_size(MIN_PACK_SIZE)
+        )));
+    }
     Ok(CaptureOptions {
         plan: PlanOptions { all_blocks: arguments.all_blocks, keep_swap: arguments.keep_swap },
         writer: WriterOptions {

@@ -52,7 +52,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             return Err(Failure::Refused(format!("{out} is no regular file: hikae restore writes to devices")));
         }
     }
-    let generation = ImageName::parse(&arguments.image).open_generation(&arguments.packs)?;
+    let name = ImageName::parse(&arguments.image);
+    name.guard_target(&arguments.packs, &arguments.out)?;
+    let generation = name.open_generation(&arguments.packs)?;
     let target = FileTarget::create(&arguments.out, generation.len())?;
     let copied = with_progress(arguments.threads, |run| {
         run.progress.begin("exporting", generation.len());

@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let image = ImageName::parse(&arguments.image).open(&arguments.packs)?;
+    let image = ImageName::parse(&arguments.image).open_whole(&arguments.packs)?;
     let verdicts = Verdicts::read(&**image.store());
     let mut rows = vec![["gen", "created (UTC)", "data", "stored", "state", "label"].map(str::to_owned).to_vec()];
     let mut entries = Vec::new();
@@ -40,9 +40,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             }
         };
         let mut state = Vec::new();
-        match verdicts.generations.get(&record.root.id) {
-            Some(verdict) if verdict.whole => state.push("verified".to_owned()),
-            Some(_) => state.push("DAMAGED".to_owned()),
+        match verdicts.of(&record) {
+            Some(true) => state.push("verified".to_owned()),
+            Some(false) => state.push("DAMAGED".to_owned()),
             None => state.push("not verified".to_owned()),
         }
         if record.source.live {
@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             "label": record.label,
             "note": record.note,
             "live": record.source.live,
-            "verified": verdicts.generations.get(&record.root.id).map(|verdict| verdict.whole),
+            "verified": verdicts.of(&record),
             "counts": record.counts,
             "root": record.root.id,
             "partitions": record.partitions,

@@ -49,6 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let generation = name.open_generation(&arguments.packs)?;
     let path = arguments.target.display();
     let kind = kind_of(&arguments.target)?;
+    name.guard_target(&arguments.packs, &arguments.target)?;
     let about = match kind {
         TargetKind::New => "a new file".to_owned(),
         TargetKind::File => {

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let image = ImageName::parse(&arguments.image).open(&arguments.packs)?;
+    let image = ImageName::parse(&arguments.image).open_whole(&arguments.packs)?;
     let report = with_progress(arguments.threads, |run| Ok(verify(&image, run)?))?;
     let code = if report.is_clean() { DONE } else { FOUND };
     if arguments.json {

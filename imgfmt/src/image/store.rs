@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -136,6 +136,20 @@ impl FolderStore {
             let folders: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
             Error::NotFound(format!("{name} is missing: it is not in {}", folders.join(", ")))
         })
+    }
+
+    /// Says whether a file, by whatever path, is one of the packs, finished or not.
+    pub fn has_pack(&self, file: &Path) -> Result<bool> {
+        let Ok(file) = std::fs::metadata(file) else { return Ok(false) };
+        for ending in ["", PARTIAL] {
+            for (path, _) in self.scan(ending)?.into_values() {
+                let pack = std::fs::metadata(&path).map_err(|error| Error::io("examine", &path, error))?;
+                if (pack.dev(), pack.ino()) == (file.dev(), file.ino()) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     fn partial_path(&self, number: u32) -> PathBuf {

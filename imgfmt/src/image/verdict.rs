@@ -6,14 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::image::id::Place;
+use crate::image::record::Record;
 use crate::image::store::PackStore;
 
 /// The text of `NAME.hik.verdicts`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdicts {
-    /// By root id (64 hexadecimal digits).
+    /// By number. A root id alone is no key: it says nothing of places, and of two generations with one root the copy of one can be damaged.
     #[serde(default)]
-    pub generations: BTreeMap<String, Verdict>,
+    pub generations: BTreeMap<u32, Verdict>,
     /// Frames that were found damaged: pack, offset, length.
     #[serde(default)]
     pub damaged: Vec<(u32, u64, u32)>,
@@ -22,6 +23,8 @@ pub struct Verdicts {
 /// What is known of one generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
+    /// Root id, 64 hexadecimal digits: a generation with another root was not the one that was looked at.
+    pub root: String,
     /// When it was verified, RFC 3339, UTC.
     pub verified: String,
     /// Whether every byte of it was proven.
@@ -33,6 +36,12 @@ impl Verdicts {
     pub fn read(store: &dyn PackStore) -> Self {
         let text = std::fs::read(store.side_file("verdicts")).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Whether a generation was found to be whole; `None` where it was never looked at.
+    pub fn of(&self, record: &Record) -> Option<bool> {
+        let verdict = self.generations.get(&record.generation)?;
+        (verdict.root == record.root.id).then_some(verdict.whole)
     }
 
     /// Replaces the file.

@@ -21,8 +21,11 @@ pub struct FileTarget {
 }
 
 impl FileTarget {
-    /// Starts a file of `len` bytes beside `path`, whose name it takes when it is finished (replacing a file there).
+    /// Starts a file of `len` bytes beside `path`, whose name it takes when it is finished (replacing a file there, or the file
+    /// that a symbolic link there leads to).
     pub fn create(path: &Path, len: u64) -> Result<Self> {
+        let real = std::fs::canonicalize(path);
+        let path = real.as_deref().unwrap_or(path);
         let mut name =
             path.file_name().ok_or_else(|| Error::NotFound(format!("{} names no file", path.display())))?.to_owned();
         name.push(format!(".hikae-{}", std::process::id()));

@@ -236,3 +236,125 @@ fn derived_files_may_be_missing_or_nonsense() {
     let record = run_capture(MemoryDisk::new(models[2].clone()), &store, &options).record;
     assert_eq!((record.generation, record.counts.chunks_new), (4, 0));
 }
+
+#[test]
+fn a_newest_pack_that_was_away_brings_its_generation_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, mut models) = packs_in_folder(folder.path());
+    let last = store.list().unwrap().last().unwrap().0;
+    let (path, aside) = (folder.path().join(store.name(last)), folder.path().join("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    assert_eq!(readable(&store, &models), [1, 2]);
+    // While it is away, two more generations are written. Numbers are not used twice.
+    let options = options(16, 1 << 20, Compression::Zstd(1));
+    for number in [4, 5] {
+        models.push(random_bytes(6 << 20, &mut Random::new(number)));
+        let disk = MemoryDisk::new(models.last().unwrap().clone());
+        assert_eq!(u64::from(run_capture(disk, &store, &options).record.generation), number);
+    }
+    assert_eq!(readable(&store, &models), [1, 2, 4, 5]);
+    std::fs::rename(&aside, &path).unwrap();
+    assert_eq!(readable(&store, &models), [1, 2, 3, 4, 5]);
+    let report = verify(&open(&store), quiet(&Cancel::default())).unwrap();
+    assert!(report.is_clean(), "{:?} {:?}", report.warnings, report.damage);
+    // And the next capture lists it again.
+    run_capture(MemoryDisk::new(models[4].clone()), &store, &options);
+    models.push(models[4].clone());
+    assert_eq!(readable(&store, &models), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_pack_of_another_image_hides_nothing_of_this_one() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (store, models) = packs_in_folder(folder.path());
+    let (foreign, _) = packs_in_folder(other.path());
+    let packs = store.list().unwrap();
+    let last = packs.last().unwrap().0;
+    // More packs than this image has, so that one of them would be the newest.
+    while foreign.list().unwrap().last().unwrap().0 <= last {
+        let disk = MemoryDisk::new(random_bytes(6 << 20, &mut Random::new(77)));
+        run_capture(disk, &foreign, &options(16, 1 << 20, Compression::None));
+    }
+    for number in [0, 1, last, last + 1] {
+        let name = store.name(number);
+        let path = folder.path().join(&name);
+        let own = std::fs::read(&path).ok();
+        std::fs::copy(other.path().join(&name), &path).unwrap();
+        let whole = readable(&store, &models);
+        let expected: &[u32] = if number > last {
+            &[1, 2, 3]
+        } else if number == last {
+            &[1, 2]
+        } else {
+            &[]
+        };
+        assert!(whole.len() >= expected.len() && whole.starts_with(expected), "pack {number}: {whole:?}");
+        let report = verify(&open(&store), quiet(&Cancel::default())).unwrap();
+        let mut text = report.warnings.join("\n");
+        text += &report.damage.iter().map(|damage| format!("{}: {}\n", damage.pack, damage.reason)).collect::<String>();
+        assert!(text.contains(&name) && text.contains("another image"), "pack {number}: {text}");
+        match own {
+            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+    }
+    assert_eq!(readable(&store, &models), [1, 2, 3]);
+}
+
+#[test]
+fn an_older_copy_of_a_pack_is_never_taken_for_the_newer_one() {
+    // Two histories that parted after the first generation: same image, same pack numbers, other content.
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store: Arc<dyn PackStore> = Arc::new(FolderStore::new(&folder.path().join("a.hik"), &[]).unwrap());
+    let parted: Arc<dyn PackStore> = Arc::new(FolderStore::new(&other.path().join("a.hik"), &[]).unwrap());
+    let options = options(16, 1 << 30, Compression::Zstd(1));
+    let mut models = vec![random_bytes(1 << 20, &mut Random::new(1))];
+    run_capture(MemoryDisk::new(models[0].clone()), &store, &options);
+    std::fs::copy(folder.path().join("a.hik"), other.path().join("a.hik")).unwrap();
+    for seed in [2, 3] {
+        run_capture(MemoryDisk::new(random_bytes(1 << 20, &mut Random::new(10 + seed))), &parted, &options);
+        models.push(random_bytes(1 << 20, &mut Random::new(seed)));
+        run_capture(MemoryDisk::new(models.last().unwrap().clone()), &store, &options);
+    }
+    // Pack 1 of the other history: generation 2 of this one cannot be read, and nothing else comes out in its place.
+    std::fs::copy(other.path().join("a.00001.hik"), folder.path().join("a.00001.hik")).unwrap();
+    assert_eq!(readable(&store, &models), [1, 3]);
+    let report = verify(&open(&store), quiet(&Cancel::default())).unwrap();
+    assert!(report.damage.iter().any(|damage| damage.pack == "a.00001.hik"), "{:?}", report.damage);
+    assert_eq!(report.generations.iter().map(|verdict| verdict.is_whole()).collect::<Vec<_>>(), [true, false, true]);
+}
+
+#[test]
+fn a_second_copy_of_a_pack_in_another_folder_changes_nothing() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (store, models) = packs_in_folder(folder.path());
+    for (number, len) in store.list().unwrap() {
+        let name = store.name(number);
+        let mut bytes = std::fs::read(folder.path().join(&name)).unwrap();
+        bytes.truncate(len as usize / 2);
+        std::fs::write(other.path().join(&name), bytes).unwrap();
+    }
+    let both = FolderStore::new(&folder.path().join("a.hik"), &[other.path().to_owned()]).unwrap();
+    assert_eq!(readable(&(Arc::new(both) as Arc<dyn PackStore>), &models), [1, 2, 3]);
+}
+
+#[test]
+fn of_two_generations_with_one_root_the_damaged_one_is_called_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn PackStore> = Arc::new(FolderStore::new(&folder.path().join("a.hik"), &[]).unwrap());
+    let bytes = random_bytes(1 << 20, &mut Random::new(8));
+    let options = options(16, 1 << 30, Compression::Zstd(1));
+    run_capture(MemoryDisk::new(bytes.clone()), &store, &options);
+    let path = folder.path().join("a.hik");
+    let mut pack = std::fs::read(&path).unwrap();
+    pack[2000] ^= 1;
+    std::fs::write(&path, pack).unwrap();
+    verify(&open(&store), quiet(&Cancel::default())).unwrap();
+    run_capture(MemoryDisk::new(bytes), &store, &options);
+    let image = open(&store);
+    verify(&image, quiet(&Cancel::default())).unwrap();
+    let verdicts = imgfmt::image::verdict::Verdicts::read(&*store);
+    let records: Vec<_> = image.generations().iter().map(|entry| image.record(entry).unwrap()).collect();
+    assert_eq!(records[0].root.id, records[1].root.id);
+    assert_eq!((verdicts.of(&records[0]), verdicts.of(&records[1])), (Some(false), Some(true)));
+}
