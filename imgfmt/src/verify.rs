@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::engine::{Run, run_ordered};
 use crate::error::{Error, Result};
-use crate::image::id::{Id, Place, Pointer};
+use crate::image::id::{Id, Place, Pointer, image_id_hex};
 use crate::image::layout::FrameType;
 use crate::image::node::Slot;
 use crate::image::pack::Pack;
@@ -119,7 +119,7 @@ pub fn verify(image: &Arc<Image>, run: Run<'_>) -> Result<Report> {
 
 fn keep_verdicts(image: &Image, report: &Report, damaged: &HashSet<Place>) {
     let verified = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let mut verdicts = Verdicts::default();
+    let mut verdicts = Verdicts { image: image_id_hex(&image.id()), ..Verdicts::default() };
     for verdict in &report.generations {
         if let Some(record) = &verdict.record {
             let whole = verdict.is_whole();
@@ -206,7 +206,8 @@ fn verify_pack(
                 proven.extend(checked.proven);
                 for (frame_type, id) in checked.special {
                     match frame_type {
-                        FrameType::Table => table_id = id,
+                        // The footer's hash covers the record behind the table; those before it came from replaced packs.
+                        FrameType::Table => (table_id, record_id) = (id, Id::NONE),
                         FrameType::Record => record_id = id,
                         FrameType::Catalogue => catalogue_id = id,
                         _ => {}

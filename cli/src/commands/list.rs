@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let image = ImageName::parse(&arguments.image).open_whole(&arguments.packs)?;
-    let verdicts = Verdicts::read(&**image.store());
+    let verdicts = Verdicts::read(&**image.store(), image.id());
     let mut rows = vec![["gen", "created (UTC)", "data", "stored", "state", "label"].map(str::to_owned).to_vec()];
     let mut entries = Vec::new();
     let mut damaged = false;

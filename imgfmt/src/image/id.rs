@@ -91,3 +91,8 @@ pub struct Pointer {
     /// Finds it.
     pub place: Place,
 }
+
+/// Hexadecimal digits of an image id.
+pub fn image_id_hex(id: &[u8; 16]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -12,7 +12,7 @@ use crate::image::catalogue::{Catalogue, GenerationEntry, PackEntry};
 use crate::image::codec::{Decompressor, decode_difference};
 use crate::image::frame::Frame;
 use crate::image::generation::Generation;
-use crate::image::id::{Id, Place, Pointer};
+use crate::image::id::{Id, Place, Pointer, image_id_hex};
 use crate::image::layout::{Codec, FrameType};
 use crate::image::node::{Node, Shape};
 use crate::image::pack::{Footer, Pack};
@@ -136,7 +136,7 @@ impl Image {
                 Some(_) => {}
             }
         }
-        warnings.extend(head_warning(&*store, newest_footer));
+        warnings.extend(head_warning(&*store, id, newest_footer));
         Ok(Self::with_parts(store, (id, chunk_log2), catalogue, newest_footer, (missing, warnings), options))
     }
 
@@ -689,16 +689,25 @@ pub fn full_message(error: &dyn std::error::Error) -> String {
 /// The text of `NAME.hik.head`: which pack was the newest when the last capture ended.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Head {
+    /// Image id: a new image can take the name of an old one whose derived files are still there.
+    pub(crate) image: String,
     /// Pack number.
     pub(crate) pack: u32,
     /// Generation whose record it holds.
     pub(crate) generation: u32,
 }
 
+impl Head {
+    /// Reads the file where it is that of the image `id`.
+    pub(crate) fn read(store: &dyn PackStore, id: [u8; 16]) -> Option<Self> {
+        let head: Self = serde_json::from_slice(&std::fs::read(store.side_file("head")).ok()?).ok()?;
+        (head.image == image_id_hex(&id)).then_some(head)
+    }
+}
+
 /// Says so where the newest pack is gone altogether: no catalogue can know that.
-fn head_warning(store: &dyn PackStore, newest: Option<(u32, [u8; 32])>) -> Option<String> {
-    let text = std::fs::read(store.side_file("head")).ok()?;
-    let head: Head = serde_json::from_slice(&text).ok()?;
+fn head_warning(store: &dyn PackStore, id: [u8; 16], newest: Option<(u32, [u8; 32])>) -> Option<String> {
+    let head = Head::read(store, id)?;
     let known = newest.map_or(0, |(number, _)| number);
     (head.pack > known && !store.list().ok()?.iter().any(|(number, _)| *number == head.pack)).then(|| {
         let (name, generation) = (store.name(head.pack), head.generation);

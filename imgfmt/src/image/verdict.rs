@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::image::id::Place;
+use crate::image::id::{Place, image_id_hex};
 use crate::image::record::Record;
 use crate::image::store::PackStore;
 
 /// The text of `NAME.hik.verdicts`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdicts {
+    /// Image id: another image with the same name and the same disk has been proven by nobody yet.
+    #[serde(default)]
+    pub image: String,
     /// By number. A root id alone is no key: it says nothing of places, and of two generations with one root the copy of one can be damaged.
     #[serde(default)]
     pub generations: BTreeMap<u32, Verdict>,
@@ -32,10 +35,12 @@ pub struct Verdict {
 }
 
 impl Verdicts {
-    /// Reads them; empty where the file is missing or makes no sense.
-    pub fn read(store: &dyn PackStore) -> Self {
+    /// Reads those of the image `id`; empty where the file is missing, makes no sense, or is of another image.
+    pub fn read(store: &dyn PackStore, id: [u8; 16]) -> Self {
+        let image = image_id_hex(&id);
         let text = std::fs::read(store.side_file("verdicts")).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+        let found: Option<Self> = serde_json::from_slice(&text).ok();
+        found.filter(|found| found.image == image).unwrap_or(Self { image, ..Self::default() })
     }
 
     /// Whether a generation was found to be whole; `None` where it was never looked at.
@@ -54,6 +59,6 @@ impl Verdicts {
 }
 
 /// Places that the last verify found damaged, so that a capture stores anew what lay there.
-pub fn damaged_places(store: &dyn PackStore) -> HashSet<Place> {
-    Verdicts::read(store).damaged.into_iter().map(|(pack, offset, len)| Place { pack, offset, len }).collect()
+pub fn damaged_places(store: &dyn PackStore, id: [u8; 16]) -> HashSet<Place> {
+    Verdicts::read(store, id).damaged.into_iter().map(|(pack, offset, len)| Place { pack, offset, len }).collect()
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::image::catalogue::{Catalogue, GenerationEntry, PackEntry};
 use crate::image::codec::{Compression, Compressor};
 use crate::image::frame;
-use crate::image::id::{Id, Place, Pointer};
+use crate::image::id::{Id, Place, Pointer, image_id_hex};
 use crate::image::index::DedupIndex;
 use crate::image::layout::{Codec, FRAME_HEADER_LEN, FrameType};
 use crate::image::node::Node;
@@ -111,7 +111,7 @@ impl ImageWriter {
                 Image::empty(Arc::clone(&store), id, options.chunk_log2.unwrap_or(DEFAULT_CHUNK_LOG2))
             }
         };
-        let head = read_head(&*store);
+        let head = Head::read(&*store, image.id());
         let listed = store.list()?.last().map(|(number, _)| *number);
         let known = image.catalogue().packs.last().map(|pack| pack.number);
         let last = listed.max(known).max(head.as_ref().map(|head| head.pack));
@@ -124,7 +124,7 @@ impl ImageWriter {
         let mut catalogue = image.catalogue().clone();
         let after_head = head.map_or(1, |head| head.generation.saturating_add(1));
         catalogue.next_generation = catalogue.next_generation.max(after_head).max(1);
-        let damaged = verdict::damaged_places(&*store);
+        let damaged = verdict::damaged_places(&*store, image.id());
         let index = Arc::new(DedupIndex::open(&image, damaged));
         Ok(Self {
             _lock: lock,
@@ -318,7 +318,8 @@ impl ImageWriter {
         }
         self.pack_with_room(len)?;
         self.finish_pack(Some((&json, record.generation, record.created_seconds())))?;
-        let head = Head { pack: self.next_pack.saturating_sub(1), generation: record.generation };
+        let image = record.image.clone();
+        let head = Head { image, pack: self.next_pack.saturating_sub(1), generation: record.generation };
         write_head(&*self.store, &head);
         Ok(record)
     }
@@ -327,11 +328,6 @@ impl ImageWriter {
 fn compress(compressor: &mut Compressor, bytes: &[u8]) -> (Codec, Vec<u8>) {
     let (codec, payload) = compressor.compress(bytes);
     (codec, payload.to_vec())
-}
-
-/// Hexadecimal digits of an image id.
-pub fn image_id_hex(id: &[u8; 16]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Seconds since 1970, from the system's clock.
@@ -364,15 +360,11 @@ fn lock(store: &dyn PackStore) -> Result<File> {
     Ok(file)
 }
 
-fn read_head(store: &dyn PackStore) -> Option<Head> {
-    serde_json::from_slice(&std::fs::read(store.side_file("head")).ok()?).ok()
-}
-
 /// Best effort: the file only helps to name a newest pack that went missing.
 fn write_head(store: &dyn PackStore, head: &Head) {
     let path = store.side_file("head");
     let temporary = store.side_file("head.new");
-    let json = serde_json::to_vec(head).expect("two numbers are valid JSON");
+    let json = serde_json::to_vec(head).expect("a text and two numbers are valid JSON");
     let _ = std::fs::write(&temporary, json).and_then(|()| std::fs::rename(&temporary, &path));
 }
 

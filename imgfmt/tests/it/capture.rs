@@ -7,6 +7,7 @@ use imgfmt::disk::MemoryDisk;
 use imgfmt::engine::{Cancel, quiet};
 use imgfmt::image::codec::Compression;
 use imgfmt::image::record::Source;
+use imgfmt::image::verdict::Verdicts;
 use imgfmt::image::{FolderStore, Image, OpenOptions, PackStore, WriterOptions};
 use imgfmt::target::{CopyOptions, FileTarget, Target, copy};
 use imgfmt::verify::verify;
@@ -238,4 +239,26 @@ fn a_copy_to_a_file_is_sparse_and_equal() {
     assert!(std::fs::read(&path).unwrap() == bytes);
     use std::os::unix::fs::MetadataExt;
     assert!(std::fs::metadata(&path).unwrap().blocks() * 512 < 8 << 20);
+}
+
+#[test]
+fn derived_files_of_an_older_image_with_the_same_name_mean_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hik");
+    let store: Arc<dyn PackStore> = Arc::new(FolderStore::new(&path, &[]).unwrap());
+    let bytes = random_bytes(1 << 20, &mut Random::new(11));
+    let options = options(16, 1 << 32, Compression::default());
+    for _ in 0..2 {
+        run_capture(MemoryDisk::new(bytes.clone()), &store, &options);
+    }
+    assert!(verify(&open(&store), quiet(&Cancel::default())).unwrap().is_clean());
+    for pack in ["a.hik", "a.00001.hik"] {
+        std::fs::remove_file(folder.path().join(pack)).unwrap();
+    }
+
+    let record = run_capture(MemoryDisk::new(bytes), &store, &options).record;
+    assert_eq!((record.generation, record.root.pack), (1, 0));
+    let image = open(&store);
+    assert!(image.warnings().is_empty(), "{:?}", image.warnings());
+    assert!(Verdicts::read(&*store, image.id()).generations.is_empty(), "nobody has verified this image");
 }

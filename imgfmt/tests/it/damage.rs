@@ -353,7 +353,7 @@ fn of_two_generations_with_one_root_the_damaged_one_is_called_damaged() {
     run_capture(MemoryDisk::new(bytes), &store, &options);
     let image = open(&store);
     verify(&image, quiet(&Cancel::default())).unwrap();
-    let verdicts = imgfmt::image::verdict::Verdicts::read(&*store);
+    let verdicts = imgfmt::image::verdict::Verdicts::read(&*store, open(&store).id());
     let records: Vec<_> = image.generations().iter().map(|entry| image.record(entry).unwrap()).collect();
     assert_eq!(records[0].root.id, records[1].root.id);
     assert_eq!((verdicts.of(&records[0]), verdicts.of(&records[1])), (Some(false), Some(true)));
