@@ -6,7 +6,7 @@
 //!
 //! The library never prints, never reads the home directory and knows no front.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![cfg_attr(
     test,
     expect(
@@ -24,6 +24,7 @@ pub mod error;
 pub mod filesystem;
 pub mod image;
 pub mod partition;
+mod platform;
 pub mod ranges;
 pub mod source;
 pub mod target;

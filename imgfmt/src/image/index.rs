@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
@@ -19,6 +18,7 @@ use crate::image::id::{Id, Place, Pointer};
 use crate::image::pack::OpenTable;
 use crate::image::reader::Image;
 use crate::image::table::{BLOCK_LEN, Block, BlockBuilder, Blocks, lookup};
+use crate::platform;
 
 const MAGIC: [u8; 8] = *b"hikaeIX\n";
 const TAIL_LEN: usize = 40;
@@ -142,7 +142,7 @@ impl MergedIndex {
         let len = file.metadata().ok()?.len();
         let tail_at = len.checked_sub(u64::try_from(TAIL_LEN).ok()?)?;
         let mut tail = [0; TAIL_LEN];
-        file.read_exact_at(&mut tail, tail_at).ok()?;
+        platform::read_exact_at(&file, &mut tail, tail_at).ok()?;
         let (blocks, count) = (le64(&tail, 8)?, le32(&tail, 16)?);
         if array(&tail, 0)? != MAGIC || array(&tail, 24)? != image_id || count > MAX_COVERED {
             return None;
@@ -153,7 +153,7 @@ impl MergedIndex {
             return None;
         }
         let mut list = vec![0; list_len];
-        file.read_exact_at(&mut list, blocks_len).ok()?;
+        platform::read_exact_at(&file, &mut list, blocks_len).ok()?;
         if le32(&tail, 20)? != crc32fast::hash(&list) {
             return None;
         }
@@ -168,8 +168,7 @@ impl Blocks for MergedIndex {
     }
     fn read(&self, index: u64, buf: &mut [u8]) -> Result<()> {
         let block = u64::try_from(BLOCK_LEN).expect("a small constant");
-        self.file
-            .read_exact_at(buf, index.saturating_mul(block))
+        platform::read_exact_at(&self.file, buf, index.saturating_mul(block))
             .map_err(|error| Error::io("read", "the index of the image", error))
     }
 }

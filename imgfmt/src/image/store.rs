@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::platform;
 
 /// A pack that can be read at any offset, by any number of threads.
 pub trait PackFile: Send + Sync + Debug {
@@ -140,11 +139,12 @@ impl FolderStore {
 
     /// Says whether a file, by whatever path, is one of the packs, finished or not.
     pub fn has_pack(&self, file: &Path) -> Result<bool> {
-        let Ok(file) = std::fs::metadata(file) else { return Ok(false) };
+        if !file.exists() {
+            return Ok(false);
+        }
         for ending in ["", PARTIAL] {
             for (path, _) in self.scan(ending)?.into_values() {
-                let pack = std::fs::metadata(&path).map_err(|error| Error::io("examine", &path, error))?;
-                if (pack.dev(), pack.ino()) == (file.dev(), file.ino()) {
+                if platform::same_file(&path, file).map_err(|error| Error::io("examine", &path, error))? {
                     return Ok(true);
                 }
             }
@@ -182,15 +182,15 @@ impl PackStore for FolderStore {
         let path = self.partial_path(number);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         let file = file.map_err(|error| Error::io("create", &path, error))?;
-        Ok(Box::new(FileNewPack::new(self, number, path, file)))
+        Ok(Box::new(FileNewPack::new(self, number, path, file, 0)))
     }
 
     fn resume(&self, number: u32, len: u64) -> Result<Box<dyn NewPack>> {
         let path = self.partial_path(number);
-        let file = OpenOptions::new().read(true).append(true).open(&path);
+        let file = OpenOptions::new().read(true).write(true).open(&path);
         let file = file.map_err(|error| Error::io("open", &path, error))?;
         file.set_len(len).map_err(|error| Error::io("shorten", &path, error))?;
-        Ok(Box::new(FileNewPack::new(self, number, path, file)))
+        Ok(Box::new(FileNewPack::new(self, number, path, file, len)))
     }
 
     fn delete_partial(&self, number: u32) -> Result<()> {
@@ -207,8 +207,7 @@ impl PackStore for FolderStore {
     }
 
     fn free_space(&self) -> Option<u64> {
-        let space = rustix::fs::statvfs(self.folder()).ok()?;
-        space.f_bavail.checked_mul(space.f_frsize)
+        platform::free_space(self.folder())
     }
 }
 
@@ -226,7 +225,7 @@ impl PackFile for FilePack {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(buf, offset).map_err(|source| Error::Io {
+        platform::read_exact_at(&self.file, buf, offset).map_err(|source| Error::Io {
             action: "read",
             what: format!("{} at byte {offset:#x}", self.path.display()),
             source,
@@ -240,19 +239,23 @@ struct FileNewPack {
     file: Arc<FilePack>,
     final_path: PathBuf,
     folder: PathBuf,
+    /// Bytes appended so far.
+    len: u64,
 }
 
 impl FileNewPack {
-    fn new(store: &FolderStore, number: u32, path: PathBuf, file: File) -> Self {
+    fn new(store: &FolderStore, number: u32, path: PathBuf, file: File, len: u64) -> Self {
         let folder = store.folder().to_owned();
-        Self { file: Arc::new(FilePack { file, path }), final_path: folder.join(store.name(number)), folder }
+        Self { file: Arc::new(FilePack { file, path }), final_path: folder.join(store.name(number)), folder, len }
     }
 }
 
 impl NewPack for FileNewPack {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        // The file's own position is used by nothing but this.
-        (&self.file.file).write_all(bytes).map_err(|error| Error::io("write", &self.file.path, error))
+        platform::write_all_at(&self.file.file, bytes, self.len)
+            .map_err(|error| Error::io("write", &self.file.path, error))?;
+        self.len = self.len.saturating_add(crate::disk::buf_len(bytes));
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<()> {
@@ -270,8 +273,7 @@ impl NewPack for FileNewPack {
         }
         std::fs::rename(&self.file.path, &self.final_path)
             .map_err(|error| Error::io("rename", &self.file.path, error))?;
-        let folder = File::open(&self.folder).map_err(|error| Error::io("open", &self.folder, error))?;
-        folder.sync_all().map_err(|error| Error::io("sync", &self.folder, error))
+        platform::sync_folder(&self.folder).map_err(|error| Error::io("sync", &self.folder, error))
     }
 }
 

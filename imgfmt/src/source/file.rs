@@ -1,14 +1,11 @@
 //! A raw file or block device as a disk.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
 
 use crate::disk::{Disk, Extent, ExtentKind, buf_len, check_range};
 use crate::error::{Error, Result};
+use crate::platform::{self, FileRun};
 
 /// A raw file or block device, opened for reading only. Holes of a file are Zero.
 #[derive(Debug)]
@@ -23,8 +20,7 @@ impl FileDisk {
     /// Opens a regular file or block device for reading, with the given logical sector size (512 or 4096).
     pub fn open(path: &Path, sector_size: u32) -> Result<Self> {
         let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
-        // Seeking to the end is the one way that gives the length of files and block devices alike.
-        let len = seek(&file, SeekFrom::End(0)).map_err(|error| Error::io("measure", path, error.into()))?;
+        let len = platform::device_len(&file).map_err(|error| Error::io("measure", path, error))?;
         Ok(Self { file, path: path.to_owned(), len, sector_size })
     }
 
@@ -50,7 +46,7 @@ impl Disk for FileDisk {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let end = check_range(offset, buf_len(buf), self.len)?;
-        self.file.read_exact_at(buf, offset).map_err(|source| Error::Io {
+        platform::read_exact_at(&self.file, buf, offset).map_err(|source| Error::Io {
             action: "read",
             what: format!("{} at bytes {offset:#x} to {end:#x}", self.path.display()),
             source,
@@ -59,18 +55,10 @@ impl Disk for FileDisk {
 
     fn extent_at(&self, offset: u64) -> Result<Extent> {
         check_range(offset, 1, self.len)?;
-        let extent = |end: u64, kind| Extent { offset, len: end.min(self.len).saturating_sub(offset), kind };
-        // Seeking moves the file's own position, which nothing here uses: all reads are positional.
-        match seek(&self.file, SeekFrom::Data(offset)) {
-            Ok(data) if data > offset => Ok(extent(data, ExtentKind::Zero)),
-            Ok(_) => match seek(&self.file, SeekFrom::Hole(offset)) {
-                Ok(hole) if hole > offset => Ok(extent(hole, ExtentKind::Data)),
-                _ => Ok(extent(self.len, ExtentKind::Data)),
-            },
-            // "No data from here to the end of the file."
-            Err(Errno::NXIO) => Ok(extent(self.len, ExtentKind::Zero)),
-            // Block devices and some filesystems have no holes.
-            Err(_) => Ok(extent(self.len, ExtentKind::Data)),
-        }
+        let (end, kind) = match platform::data_or_hole(&self.file, offset) {
+            FileRun::Data(end) => (end, ExtentKind::Data),
+            FileRun::Hole(end) => (end, ExtentKind::Zero),
+        };
+        Ok(Extent { offset, len: end.min(self.len).saturating_sub(offset), kind })
     }
 }

@@ -1,10 +1,10 @@
 //! A regular file as a target: sparse, and under its name only when it is whole.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::platform;
 use crate::target::Target;
 
 /// Granularity at which zeros become holes.
@@ -32,6 +32,7 @@ impl FileTarget {
         let temporary = path.with_file_name(name);
         let file = OpenOptions::new().write(true).read(true).create_new(true).open(&temporary);
         let file = file.map_err(|error| Error::io("create", &temporary, error))?;
+        platform::make_sparse(&file).map_err(|error| Error::io("create", &temporary, error))?;
         let target = Self { file, temporary, path: path.to_owned(), len, finished: false };
         target.file.set_len(len).map_err(|error| Error::io("set the length of", &target.temporary, error))?;
         Ok(target)
@@ -53,7 +54,8 @@ impl Target for FileTarget {
             if run.first().is_some_and(|page| !is_hole(page)) {
                 let start = usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
                 let run = bytes.get(start..start.saturating_add(len)).expect("runs tile the buffer");
-                self.file.write_all_at(run, at).map_err(|error| Error::io("write", &self.temporary, error))?;
+                platform::write_all_at(&self.file, run, at)
+                    .map_err(|error| Error::io("write", &self.temporary, error))?;
             }
             at = at.saturating_add(u64::try_from(len).unwrap_or(0));
         }
@@ -69,8 +71,7 @@ impl Target for FileTarget {
         std::fs::rename(&self.temporary, &self.path).map_err(|error| Error::io("rename", &self.temporary, error))?;
         self.finished = true;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = File::open(folder).map_err(|error| Error::io("open", folder, error))?;
-        folder.sync_all().map_err(|error| Error::io("sync the folder of", &self.path, error))
+        platform::sync_folder(folder).map_err(|error| Error::io("sync the folder of", &self.path, error))
     }
 }
 

@@ -1,0 +1,90 @@
+//! What operating systems do differently with files: one interface, one file for each system.
+//!
+//! Positional reads and writes never depend on a file's own position, which Windows moves all the same: nothing may use it.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+pub(crate) use unix::{
+    data_or_hole, device_len, free_space, make_sparse, read_exact_at, same_file, sync_folder, write_all_at,
+};
+#[cfg(windows)]
+pub(crate) use windows::{
+    data_or_hole, device_len, free_space, make_sparse, read_exact_at, same_file, sync_folder, write_all_at,
+};
+
+/// What the system says of a run of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileRun {
+    /// There may be data up to this byte; `u64::MAX` where the system does not say.
+    Data(u64),
+    /// There is nothing but zeros up to this byte; `u64::MAX` for the rest of the file.
+    Hole(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_and_written_at_their_place_by_many_threads() {
+        let file = tempfile::tempfile().unwrap();
+        std::thread::scope(|scope| {
+            for n in 0_u8..8 {
+                let file = &file;
+                scope.spawn(move || {
+                    for at in 0..200_u64 {
+                        let offset = (at * 8 + u64::from(n)) * 100;
+                        write_all_at(file, &[n; 100], offset).unwrap();
+                        let mut back = [0xff; 100];
+                        read_exact_at(file, &mut back, offset).unwrap();
+                        assert_eq!(back, [n; 100]);
+                    }
+                });
+            }
+        });
+        assert_eq!(device_len(&file).unwrap(), 160_000);
+        let past = read_exact_at(&file, &mut [0; 2], 159_999).unwrap_err();
+        assert_eq!(past.kind(), std::io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn the_runs_of_a_sparse_file_tile_it() {
+        let file = tempfile::tempfile().unwrap();
+        make_sparse(&file).unwrap();
+        file.set_len(8 << 20).unwrap();
+        write_all_at(&file, &[1; 4096], 1 << 20).unwrap();
+        let mut at = 0;
+        let mut data = 0;
+        while at < 8 << 20 {
+            let end = match data_or_hole(&file, at) {
+                FileRun::Data(end) => {
+                    data += end.min(8 << 20) - at;
+                    end
+                }
+                FileRun::Hole(end) => {
+                    assert!(at >= (1 << 20) + 4096 || end <= 1 << 20, "the data lie outside of holes");
+                    end
+                }
+            };
+            assert!(end > at);
+            at = end.min(8 << 20);
+        }
+        assert!(data >= 4096);
+    }
+
+    #[test]
+    fn one_file_under_two_names_is_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        std::fs::write(&a, "x").unwrap();
+        std::fs::write(&b, "x").unwrap();
+        assert!(!same_file(&a, &b).unwrap());
+        assert!(same_file(&a, &folder.path().join(".").join("a")).unwrap());
+        assert!(free_space(folder.path()).is_some());
+        sync_folder(folder.path()).unwrap();
+    }
+}
