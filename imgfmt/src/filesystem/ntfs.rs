@@ -1,7 +1,7 @@
 //! NTFS: which clusters are used, by the bitmap and by the metadata.
 //!
 //! Layers, from the bytes upwards: [`boot`] the boot sector, [`record`] MFT records and their attributes, [`runs`] run lists, [`volume`] finds
-//! records and streams, [`used`] answers the questions of [`UsedBlocks`].
+//! records, [`attribute`] joins the pieces of a file's attributes, [`used`] answers the questions of [`UsedBlocks`].
 //!
 //! Sources: the documentation of the Linux-NTFS project (attributes, run lists, $LogFile), and `layout.h` of ntfs-3g for field names.
 //!
@@ -10,6 +10,7 @@
 //! Volumes whose version is not 1.2, 3.0 or 3.1, and volumes with a dirty flag or a journal to replay: they are read, but
 //! [`doubts`](crate::filesystem::UsedBlocks::doubts) says that their bitmap is not to be trusted.
 
+pub mod attribute;
 pub mod boot;
 pub mod record;
 pub mod runs;

@@ -147,3 +147,85 @@ fn a_bitmap_that_claims_too_little_is_found_out_by_the_walk() {
     let violations = walked(&*volume).minus(&volume.allocated().unwrap());
     assert_eq!(violations.iter().collect::<Vec<_>>(), vec![cluster * 4096..(cluster + 1) * 4096]);
 }
+
+#[test]
+fn streams_in_many_pieces_keep_apart() {
+    use imgfmt::filesystem::ntfs::attribute::Value;
+    use imgfmt::filesystem::ntfs::volume::Volume;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("ntfs.img");
+    sparse_file(&image, 64 << 20);
+    run("mkntfs", ["-F", "-q", image.to_str().unwrap()]);
+    let mounted = mount(folder.path(), &image, "rw");
+    let path = |stream: &str| format!("{}/f{stream}", mounted.path.display());
+    let streams = ["", ":a", ":b"].map(|stream| std::fs::File::create(path(stream)).unwrap());
+    let block = |stream: usize, n: u64| [(stream as u8) << 6 | (n % 64) as u8; 4096];
+    // Written in turn and with holes, each stream has a thousand fragments, and the file an attribute list with pieces of all of them.
+    for n in 0..1000 {
+        for (index, stream) in streams.iter().enumerate() {
+            stream.write_all_at(&block(index, n), n * 12288).unwrap();
+        }
+    }
+    let number = std::fs::metadata(path("")).unwrap().ino();
+    drop(streams);
+    drop(mounted);
+    check_clean(&image);
+    let volume =
+        Volume::open(std::sync::Arc::new(imgfmt::source::FileDisk::open(&image, 512).unwrap())).unwrap().unwrap();
+    for (index, name) in [&b""[..], b"a\0", b"b\0"].into_iter().enumerate() {
+        let Some(Value::NonResident(stream)) = volume.attribute(number, 0x80, name).unwrap() else {
+            panic!("{name:?}")
+        };
+        assert!(stream.runs.len() > 1000, "{} runs", stream.runs.len());
+        for n in 0..1000 {
+            let mut read = [0; 4096];
+            volume.read_stream(&stream, &mut read, n * 12288).unwrap();
+            assert!(read == block(index, n), "block {n} of stream {name:?}");
+        }
+    }
+}
+
+/// A volume whose MFT is in hundreds of pieces, described by an extension record that a list in clusters names.
+fn with_mft_in_pieces(folder: &Path) -> std::path::PathBuf {
+    let image = folder.join("ntfs.img");
+    sparse_file(&image, 12 << 20);
+    run("mkntfs", ["-F", "-q", "-c", "1024", "-z", "1", image.to_str().unwrap()]);
+    let mounted = mount(folder, &image, "rw");
+    // A full volume, holes all over it, and then files that need nothing but records.
+    let script = "
+        for n in $(seq 20000); do head -c 1024 /dev/urandom >d$n 2>/dev/null || break; done
+        rm d*5
+        for n in $(seq 3000); do echo $n >e$n 2>/dev/null || break; done
+    ";
+    shell(&mounted.path, script);
+    drop(mounted);
+    image
+}
+
+#[test]
+fn an_mft_in_pieces_is_read_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = with_mft_in_pieces(folder.path());
+    let listed = run("ntfsinfo", ["-i", "0", "-v", image.to_str().unwrap()]);
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains("Dumping attribute $ATTRIBUTE_LIST"), "the MFT has no list, so this proves nothing");
+    let unreached = check_clean(&image);
+    let covered = open(&image).summary().len;
+    assert!(unreached.iter().all(|range| range.start >= covered), "{unreached:?}");
+}
+
+#[test]
+fn a_damaged_first_record_is_read_from_the_mirror_and_doubted() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("ntfs.img");
+    sparse_file(&image, 32 << 20);
+    run("mkntfs", ["-F", "-q", image.to_str().unwrap()]);
+    let mut bytes = std::fs::read(&image).unwrap();
+    let lcn = u64::from_le_bytes(bytes[0x30..0x38].try_into().unwrap()) as usize;
+    bytes[lcn * 4096..lcn * 4096 + 4].copy_from_slice(b"BAAD");
+    std::fs::write(&image, bytes).unwrap();
+    let doubts = open(&image).doubts().unwrap();
+    assert!(doubts.iter().any(|doubt| doubt.contains("mirror")), "{doubts:?}");
+}

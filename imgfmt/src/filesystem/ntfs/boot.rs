@@ -12,6 +12,8 @@ pub struct Boot {
     pub cluster_count: u64,
     /// Cluster where the MFT starts.
     pub mft_lcn: u64,
+    /// Cluster where the mirror of the first MFT records starts; may be anything.
+    pub mirror_lcn: u64,
     /// Bytes in an MFT record: 512 to 64 KiB, a power of two.
     pub record_size: usize,
     /// Bytes in an index block: 512 to 64 KiB, a power of two.
@@ -56,6 +58,7 @@ impl Boot {
             cluster_size,
             cluster_count,
             mft_lcn,
+            mirror_lcn: le64(bytes, 0x38).ok_or_else(short)?,
             record_size: structure_size(u8_at(bytes, 0x40).ok_or_else(short)?, cluster_size)
                 .ok_or_else(|| corrupt("its MFT record size is out of range"))?,
             index_block_size: structure_size(u8_at(bytes, 0x44).ok_or_else(short)?, cluster_size)

@@ -13,6 +13,13 @@ pub struct Run {
     pub len: u64,
 }
 
+impl Run {
+    /// First cluster of the stream behind the run.
+    pub fn end(&self) -> u64 {
+        self.vcn.saturating_add(self.len)
+    }
+}
+
 /// Parses mapping pairs that describe the clusters `lowest_vcn` to `highest_vcn` (inclusive) of a stream.
 ///
 /// Every run is checked to lie inside the volume, and all of them together to cover exactly that range.

@@ -5,14 +5,16 @@ use std::ops::Range;
 
 use crate::bytes::{le16, le32, le64, u8_at};
 use crate::error::{Error, Result};
-use crate::filesystem::ntfs::record::{Form, Record, attribute_type, record_number, undo_fixup};
-use crate::filesystem::ntfs::runs;
-use crate::filesystem::ntfs::volume::{Stream, Value, Volume, system_file};
+use crate::filesystem::ntfs::attribute::{Stream, Value, Want};
+use crate::filesystem::ntfs::record::{Form, Record, attribute_type, record_number, sequence_number, undo_fixup};
+use crate::filesystem::ntfs::volume::{Volume, system_file};
 use crate::filesystem::{Elidable, Reach, Reached, Summary, UsedBlocks, bits};
 use crate::ranges::RangeSet;
 
 /// Bytes of the MFT and of the bitmap that are read at once.
 const PIECE: usize = 1 << 20;
+/// Bytes of $Boot.
+const BOOT_LEN: u64 = 8192;
 /// Folders that a path is followed through.
 const MAX_DEPTH: usize = 256;
 /// Files whose content need not be kept, in the root folder.
@@ -137,6 +139,7 @@ impl Volume {
         else {
             return Ok(entries);
         };
+        self.check_no_holes(&blocks, system_file::ROOT)?;
         let size = u64::try_from(self.boot.index_block_size).unwrap_or(4096);
         let mut block = vec![0; self.boot.index_block_size];
         for number in 0..blocks.data_size.checked_div(size).unwrap_or(0) {
@@ -148,24 +151,20 @@ impl Volume {
         Ok(entries)
     }
 
-    /// The name of a record and the folder it lies in, the long name before the 8.3 one.
-    fn name_of(&self, number: u64) -> Result<Option<(String, u64)>> {
-        let mut bytes = Vec::new();
-        let record = self.read_record(number, &mut bytes)?;
-        let mut found: Option<(u8, String, u64)> = None;
-        for attribute in record.attributes() {
-            let attribute = attribute?;
-            let (attribute_type::FILE_NAME, Form::Resident(value)) = (attribute.type_code, attribute.form) else {
-                continue;
-            };
-            if let Some((parent, namespace, name)) = parse_file_name(value) {
-                // Namespace 2 is the 8.3 name alone.
-                if found.as_ref().is_none_or(|(before, ..)| *before == 2) {
-                    found = Some((namespace, name, parent));
-                }
-            }
-        }
-        Ok(found.map(|(_, name, parent)| (name, parent)))
+    /// The names of a file and the folders they lie in, long ones before those in 8.3.
+    fn names_of(&self, number: u64) -> Result<Vec<FileName>> {
+        let only_names = |of| if of == attribute_type::FILE_NAME { Want::Whole } else { Want::Nothing };
+        let file = self.file(number, 0, &only_names)?;
+        let mut names: Vec<_> = file
+            .attributes
+            .iter()
+            .filter_map(|attribute| match &attribute.value {
+                Value::Resident(value) => parse_file_name(value),
+                Value::NonResident(_) => None,
+            })
+            .collect();
+        names.sort_by_key(|name| name.is_short);
+        Ok(names)
     }
 
     fn elidable_file(&self, number: u64, sequence: u16, name: &str) -> Result<Option<Elidable>> {
@@ -175,8 +174,11 @@ impl Volume {
         if record.sequence != sequence {
             return Ok(None);
         }
-        match self.name_of(number)? {
-            Some((found, parent)) if parent == system_file::ROOT && found.eq_ignore_ascii_case(name) => {}
+        // Under a second name it is somebody's file besides.
+        let names = self.names_of(number)?;
+        let mut long = names.iter().filter(|name| !name.is_short);
+        match (long.next(), long.next()) {
+            (Some(found), None) if found.parent == system_file::ROOT && found.name.eq_ignore_ascii_case(name) => {}
             _ => return Ok(None),
         }
         let Some(Value::NonResident(stream)) = self.attribute(number, attribute_type::DATA, &[])? else {
@@ -210,11 +212,18 @@ fn undo_fixup_any(page: &mut [u8]) -> Result<Option<()>> {
     undo_fixup(page, b"RSTR")
 }
 
-/// Parent record, namespace and name of a $FILE_NAME value.
-fn parse_file_name(value: &[u8]) -> Option<(u64, u8, String)> {
+/// A $FILE_NAME value.
+struct FileName {
+    parent: u64,
+    is_short: bool,
+    name: String,
+}
+
+fn parse_file_name(value: &[u8]) -> Option<FileName> {
     let len = usize::from(u8_at(value, 0x40)?).checked_mul(2)?;
     let name = value.get(0x42..0x42_usize.checked_add(len)?)?;
-    Some((record_number(le64(value, 0)?), u8_at(value, 0x41)?, utf16(name)))
+    // Namespace 2 is the 8.3 name of a file that has a long one too.
+    Some(FileName { parent: record_number(le64(value, 0)?), is_short: u8_at(value, 0x41)? == 2, name: utf16(name) })
 }
 
 /// Collects the entries of an index node whose header lies at `header` of `bytes`.
@@ -232,9 +241,8 @@ fn index_entries(bytes: &[u8], header: usize, out: &mut Vec<(u64, u16, String)>)
         }
         let reference = le64(bytes, at).unwrap_or(0);
         let value = bytes.get(at.saturating_add(16)..at.saturating_add(entry_len).min(end)).unwrap_or_default();
-        if let Some((_, _, name)) = parse_file_name(value) {
-            let sequence = u16::try_from(reference >> 48).expect("sixteen bits");
-            out.push((record_number(reference), sequence, name));
+        if let Some(FileName { name, .. }) = parse_file_name(value) {
+            out.push((record_number(reference), sequence_number(reference), name));
         }
         at = at.saturating_add(entry_len);
     }
@@ -274,6 +282,9 @@ impl UsedBlocks for Volume {
         } else if flags & UNTRUSTED_FLAGS != 0 {
             doubts.push(format!("a repair or upgrade of the volume is pending (flags {flags:#06x})"));
         }
+        if self.mirror_used {
+            doubts.push("the first record of the MFT is damaged, its mirror was read".into());
+        }
         doubts.extend(self.journal_doubt()?);
         Ok(doubts)
     }
@@ -309,7 +320,8 @@ impl UsedBlocks for Volume {
         // The rest behind the last cluster, with the backup boot sector in it.
         let end = self.boot.cluster_count.saturating_mul(self.boot.cluster_size);
         set.push(end..self.disk.len());
-        Ok(set)
+        // The boot sector and the loader behind it, should the map forget them.
+        Ok(set.union(&RangeSet::from_range(0..BOOT_LEN)).clipped(self.disk.len()))
     }
 
     fn walk(&self, visit: &mut dyn FnMut(Reached) -> Result<()>) -> Result<()> {
@@ -320,8 +332,7 @@ impl UsedBlocks for Volume {
             for attribute in record.attributes() {
                 let attribute = attribute?;
                 let Form::NonResident(piece) = attribute.form else { continue };
-                let runs =
-                    runs::parse(piece.mapping_pairs, piece.lowest_vcn, piece.highest_vcn, self.boot.cluster_count)?;
+                let runs = self.runs_of(&piece)?;
                 let found = piece.highest_vcn.wrapping_add(1).saturating_sub(piece.lowest_vcn);
                 let expected = (piece.lowest_vcn == 0).then(|| piece.allocated_size.div_ceil(cluster));
                 if expected != Some(found) {
@@ -370,7 +381,9 @@ impl UsedBlocks for Volume {
             if parts.len() >= MAX_DEPTH {
                 return Ok(None);
             }
-            let Some((name, parent)) = self.name_of(number)? else { return Ok(None) };
+            let Some(FileName { parent, name, .. }) = self.names_of(number)?.into_iter().next() else {
+                return Ok(None);
+            };
             parts.push(name);
             number = parent;
         }
