@@ -6,3 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod mutate;
+#[cfg(test)]
+mod ntfs_seed;
+pub mod ntfs_used;
