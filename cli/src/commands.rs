@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod capture;
+mod disks;
 mod export;
 mod info;
 mod list;
@@ -18,6 +19,7 @@ pub(crate) enum Command {
     Capture(capture::Arguments),
     List(list::Arguments),
     Info(info::Arguments),
+    Disks(disks::Arguments),
     Verify(verify::Arguments),
     Export(export::Arguments),
     Restore(restore::Arguments),
@@ -30,6 +32,7 @@ impl Command {
             Self::Capture(arguments) => capture::run(&arguments),
             Self::List(arguments) => list::run(&arguments),
             Self::Info(arguments) => info::run(&arguments),
+            Self::Disks(arguments) => disks::run(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
             Self::Export(arguments) => export::run(&arguments),
             Self::Restore(arguments) => restore::run(&arguments),

@@ -26,6 +26,7 @@ pub mod image;
 pub mod partition;
 mod platform;
 pub mod ranges;
+pub mod restore;
 pub mod source;
 pub mod target;
 pub mod verify;

@@ -3,6 +3,7 @@
 //! Reading a layout never fails because of what the table says: damage becomes a problem line, and a partition that makes no sense is
 //! marked, so that its bytes are kept like those of a gap.
 
+pub mod digest;
 pub mod gpt;
 pub mod mbr;
 pub mod signature;

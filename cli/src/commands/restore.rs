@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         confirm(&arguments.target.display().to_string())?;
     }
     let target: Box<dyn Target> = if kind == TargetKind::Loop {
-        Box::new(DeviceTarget::open(&arguments.target)?)
+        Box::new(DeviceTarget::open(&arguments.target, generation.sector_size())?)
     } else {
         Box::new(FileTarget::create(&arguments.target, generation.len())?)
     };

@@ -22,11 +22,24 @@ pub struct System {
     pub mountinfo: PathBuf,
     /// The table of active swap areas.
     pub swaps: PathBuf,
+    /// The folder of device nodes.
+    pub dev: PathBuf,
+    /// The folder of names that stay with a disk wherever it is plugged in.
+    pub by_id: PathBuf,
+    /// What udev keeps of each device.
+    pub udev: PathBuf,
 }
 
 impl Default for System {
     fn default() -> Self {
-        Self { sysfs: "/sys".into(), mountinfo: "/proc/self/mountinfo".into(), swaps: "/proc/swaps".into() }
+        Self {
+            sysfs: "/sys".into(),
+            mountinfo: "/proc/self/mountinfo".into(),
+            swaps: "/proc/swaps".into(),
+            dev: "/dev".into(),
+            by_id: "/dev/disk/by-id".into(),
+            udev: "/run/udev/data".into(),
+        }
     }
 }
 
@@ -66,7 +79,8 @@ pub struct DeviceNumber {
 }
 
 impl DeviceNumber {
-    fn from_raw(raw: u64) -> Self {
+    /// Takes apart what `stat` gives.
+    pub fn from_raw(raw: u64) -> Self {
         Self { major: major(raw), minor: minor(raw) }
     }
 }
@@ -88,7 +102,7 @@ pub enum Use {
     Swap,
 }
 
-fn trimmed(path: &Path) -> Option<String> {
+pub(super) fn trimmed(path: &Path) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
@@ -121,18 +135,18 @@ impl System {
         description.physical_sector_size = ioctl_blkpbszget(&file).ok();
         let disk = self.disk_folder(DeviceNumber::from_raw(metadata.rdev()));
         description.model = trimmed(&disk.join("device/model"));
-        description.serial = trimmed(&disk.join("device/serial")).or_else(|| trimmed(&disk.join("serial")));
+        description.serial = self.serial_in(&disk);
         Ok(description)
     }
 
     /// The sysfs folder of a device.
-    fn folder(&self, device: DeviceNumber) -> PathBuf {
+    pub(super) fn folder(&self, device: DeviceNumber) -> PathBuf {
         let link = self.sysfs.join("dev/block").join(device.to_string());
         std::fs::canonicalize(&link).unwrap_or(link)
     }
 
     /// The sysfs folder of the whole disk that a device is or is part of.
-    fn disk_folder(&self, device: DeviceNumber) -> PathBuf {
+    pub(super) fn disk_folder(&self, device: DeviceNumber) -> PathBuf {
         let folder = self.folder(device);
         match folder.parent() {
             Some(parent) if folder.join("partition").exists() => parent.to_owned(),
@@ -140,14 +154,14 @@ impl System {
         }
     }
 
-    fn number_in(folder: &Path) -> Option<DeviceNumber> {
+    pub(super) fn number_in(folder: &Path) -> Option<DeviceNumber> {
         let text = trimmed(&folder.join("dev"))?;
         let (major, minor) = text.split_once(':')?;
         Some(DeviceNumber { major: major.parse().ok()?, minor: minor.parse().ok()? })
     }
 
     /// The device with everything that lies on it: its partitions, and what holds it (LVM, RAID, LUKS), over any number of steps.
-    fn with_dependents(&self, device: DeviceNumber) -> Vec<DeviceNumber> {
+    pub(super) fn with_dependents(&self, device: DeviceNumber) -> Vec<DeviceNumber> {
         let mut all = vec![device];
         let mut next = 0;
         while let Some(&device) = all.get(next) {
@@ -172,7 +186,7 @@ impl System {
     }
 
     /// Loop devices over a regular file.
-    fn loops_over(&self, file: &Path) -> Vec<DeviceNumber> {
+    pub(crate) fn loops_over(&self, file: &Path) -> Vec<DeviceNumber> {
         let Ok(file) = std::fs::metadata(file) else { return Vec::new() };
         let mut found = Vec::new();
         for entry in std::fs::read_dir(self.sysfs.join("block")).into_iter().flatten().flatten() {
@@ -186,20 +200,37 @@ impl System {
         found
     }
 
-    /// The devices that a source is made of: itself, or the loop devices over it.
+    /// The devices that a source is made of: itself, and the loop devices over it or over the file that it shows.
     fn devices_of(&self, source: &Path) -> Result<Vec<DeviceNumber>> {
         let metadata = std::fs::metadata(source).map_err(|error| Error::io("examine", source, error))?;
-        Ok(if metadata.file_type().is_block_device() {
-            vec![DeviceNumber::from_raw(metadata.rdev())]
-        } else {
-            self.loops_over(source)
-        })
+        if !metadata.file_type().is_block_device() {
+            return Ok(self.loops_over(source));
+        }
+        let device = DeviceNumber::from_raw(metadata.rdev());
+        let mut devices = vec![device];
+        if let Some(backing) = trimmed(&self.disk_folder(device).join("loop/backing_file")) {
+            devices.extend(self.loops_over(Path::new(&backing)).into_iter().filter(|other| *other != device));
+        }
+        Ok(devices)
     }
 
     /// Who uses a source: mounts and swap on it, on its partitions, and on what is built upon those.
     pub fn uses_of(&self, source: &Path) -> Result<Vec<Use>> {
         let devices: Vec<_> =
             self.devices_of(source)?.into_iter().flat_map(|device| self.with_dependents(device)).collect();
+        Ok(self.uses_of_devices(&devices))
+    }
+
+    /// Who uses these very devices.
+    pub fn uses_of_devices(&self, devices: &[DeviceNumber]) -> Vec<Use> {
+        let names: Vec<PathBuf> = devices.iter().map(|device| self.node(*device)).collect();
+        // A device is known by its number, by its node, and by the number of whatever node a name leads to.
+        let is_ours = |name: &str| {
+            names.iter().any(|ours| ours == Path::new(name))
+                || std::fs::metadata(name).is_ok_and(|metadata| {
+                    metadata.file_type().is_block_device() && devices.contains(&DeviceNumber::from_raw(metadata.rdev()))
+                })
+        };
         let mut uses = Vec::new();
         let mounts = std::fs::read_to_string(&self.mountinfo).unwrap_or_default();
         for line in mounts.lines() {
@@ -210,10 +241,9 @@ impl System {
             // btrfs and some others show a number of their own: their source device tells.
             let device =
                 fields.iter().position(|field| *field == "-").and_then(|dash| fields.get(dash.saturating_add(2)));
-            let by_name =
-                device.and_then(|device| std::fs::metadata(device).ok()).map(|m| DeviceNumber::from_raw(m.rdev()));
-            let is_ours = devices.iter().any(|device| *number == device.to_string() || by_name == Some(*device));
-            if is_ours {
+            if devices.iter().any(|device| *number == device.to_string())
+                || device.is_some_and(|device| is_ours(&unescape(device)))
+            {
                 let place = PathBuf::from(unescape(place));
                 let writable = options.split(',').any(|option| option == "rw");
                 uses.push(if writable { Use::MountedWritable(place) } else { Use::MountedReadOnly(place) });
@@ -221,12 +251,18 @@ impl System {
         }
         let swaps = std::fs::read_to_string(&self.swaps).unwrap_or_default();
         for line in swaps.lines().skip(1) {
-            let device = line.split_whitespace().next().and_then(|path| std::fs::metadata(path).ok());
-            if device.is_some_and(|device| devices.contains(&DeviceNumber::from_raw(device.rdev()))) {
+            if line.split_whitespace().next().is_some_and(|name| is_ours(&unescape(name))) {
                 uses.push(Use::Swap);
             }
         }
-        Ok(uses)
+        uses
+    }
+
+    /// The node of a device, by the name that the kernel gives it.
+    pub fn node(&self, device: DeviceNumber) -> PathBuf {
+        let folder = self.folder(device);
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().replace('!', "/");
+        self.dev.join(name)
     }
 
     /// Says whether the file or folder `path` lies on `source`: on the device itself, on a part of it, on something built upon it, or
@@ -299,7 +335,12 @@ mod tests {
         }
         write("mountinfo", mounts);
         write("swaps", "Filename Type Size Used Priority\n");
-        System { sysfs: folder.join("sys"), mountinfo: folder.join("mountinfo"), swaps: folder.join("swaps") }
+        System {
+            sysfs: folder.join("sys"),
+            mountinfo: folder.join("mountinfo"),
+            swaps: folder.join("swaps"),
+            ..System::default()
+        }
     }
 
     #[test]

@@ -15,4 +15,5 @@ mod faults;
 mod filesystem_oracle;
 mod memory_store;
 mod ntfs;
+mod restore_guard;
 mod tools;

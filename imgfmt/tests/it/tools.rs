@@ -78,3 +78,32 @@ impl Drop for Mounted {
         as_root("umount", [self.path.as_os_str()]);
     }
 }
+
+/// A loop device over a part of a file, for the length of a test.
+pub(crate) struct Loop {
+    pub(crate) path: PathBuf,
+}
+
+impl Loop {
+    /// Shows `file` from byte `offset` on.
+    pub(crate) fn over(file: &Path, offset: u64) -> Self {
+        Self::attach(file, &format!("--offset={offset}"))
+    }
+
+    /// Shows `file` for reading only.
+    pub(crate) fn read_only(file: &Path) -> Self {
+        Self::attach(file, "--read-only")
+    }
+
+    fn attach(file: &Path, option: &str) -> Self {
+        let output = as_root("losetup", ["--find".as_ref(), "--show".as_ref(), option.as_ref(), file.as_os_str()]);
+        let path = String::from_utf8(output.stdout).expect("a path");
+        Self { path: path.trim().into() }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        as_root("losetup", ["-d".as_ref(), self.path.as_os_str()]);
+    }
+}

@@ -1,0 +1,6 @@
+//! Back onto a disk: the guards before a target is opened, and the order in which it is written.
+//!
+//! `docs/restore.md` says what is promised, and how the undo file is laid out.
+
+pub mod facts;
+pub mod guard;
