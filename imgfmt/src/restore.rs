@@ -2,5 +2,7 @@
 //!
 //! `docs/restore.md` says what is promised, and how the undo file is laid out.
 
+#[cfg(unix)]
 pub mod facts;
+#[cfg(unix)]
 pub mod guard;
