@@ -29,7 +29,9 @@ pub mod ranges;
 pub mod restore;
 pub mod source;
 pub mod target;
+pub mod tree;
 pub mod verify;
+pub mod volume;
 
 pub use disk::{Disk, Extent, ExtentKind, WritableDisk};
 pub use error::{Error, Result};

@@ -267,8 +267,26 @@ impl Record {
 
     /// The folder name of the generation in a mount: `0012_2026-11-15T093000Z`.
     pub fn folder_name(&self) -> String {
-        let time: String = self.created.chars().filter(|c| *c != ':').collect();
-        let time: String = time.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-        format!("{:04}_{time}", self.generation)
+        folder_name(self.generation, self.created_seconds())
+    }
+}
+
+/// The folder name of generation `number`, captured so many seconds after 1970: `0012_2026-11-15T093000Z`, UTC and without a colon.
+pub fn folder_name(number: u32, created: u64) -> String {
+    let time = i64::try_from(created).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    format!("{number:04}_{}", time.unwrap_or(jiff::Timestamp::MAX).strftime("%Y-%m-%dT%H%M%SZ"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_names_sort_by_number_and_hold_no_colon() {
+        assert_eq!(folder_name(12, 1_794_735_000), "0012_2026-11-15T093000Z");
+        assert_eq!(folder_name(123_456, 0), "123456_1970-01-01T000000Z");
+        assert_eq!(folder_name(1, u64::MAX), "0001_9999-12-30T220000Z");
+        let record = Record { generation: 12, created: "2026-11-15T09:30:00Z".into(), ..Record::default() };
+        assert_eq!(record.folder_name(), "0012_2026-11-15T093000Z");
     }
 }
