@@ -13,6 +13,7 @@ mod conformance;
 mod damage;
 mod faults;
 mod filesystem_oracle;
+mod layering;
 mod lvm2;
 mod memory_store;
 mod ntfs;
