@@ -15,10 +15,13 @@ const FLOORS: &[&str] = &[
     "source",
     "target",
     "partition",
+    "volume",
     "filesystem",
     "image",
     "capture",
     "verify",
+    "restore",
+    "tree",
 ];
 
 /// Rooms whose drivers are strangers to each other: what two of them share lies in one of the files named here.
