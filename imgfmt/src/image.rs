@@ -5,6 +5,7 @@
 //! holds, [`reader`] opens it, [`generation`] shows it as a disk, [`writer`] adds a generation.
 
 pub mod catalogue;
+pub mod changes;
 pub mod codec;
 pub mod frame;
 pub mod generation;

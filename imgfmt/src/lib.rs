@@ -21,6 +21,7 @@ pub mod capture;
 pub mod disk;
 pub mod engine;
 pub mod error;
+pub mod extract;
 pub mod filesystem;
 pub mod image;
 pub mod partition;

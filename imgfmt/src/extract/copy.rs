@@ -1,0 +1,364 @@
+//! The work on one file: its bytes, its streams, its metadata.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use crate::disk::{ExtentKind, buf_len};
+use crate::engine::Cancel;
+use crate::error::{Error, Result};
+use crate::extract::folder::{Folder, NewFile, apply_to_file};
+use crate::extract::metadata::Metadata;
+use crate::extract::name::target_name;
+use crate::extract::{ExtractOptions, Streams, is_fatal};
+use crate::filesystem::files::{Attributes, Content, FileSystem, NodeId, NodeKind, Xattr};
+use crate::image::reader::full_message;
+use crate::platform;
+
+/// Files from this length on are copied in pieces, by all workers at once.
+pub(crate) const LARGE: u64 = 8 << 20;
+/// Bytes of a piece.
+pub(crate) const PIECE: u64 = 4 << 20;
+/// Bytes read and written at once.
+const BUF: usize = 1 << 20;
+/// Granularity at which unreadable bytes are told from readable ones.
+const SALVAGE_UNIT: usize = 4096;
+/// What stands in a salvaged file where its bytes could not be read.
+const MARKER: &[u8; 32] = b"<unreadable in the hikae image>\n";
+/// Longest stream that becomes an extended attribute: Linux takes no more.
+const MAX_XATTR: u64 = 65_536;
+/// Permissions of files of filesystems that have none.
+const FILE_PERMISSIONS: u16 = 0o644;
+
+/// Something to copy.
+pub(crate) enum Job {
+    /// A whole file.
+    Whole { folder: Arc<Folder>, name: OsString, node: NodeId, attributes: Attributes, path: String },
+    /// A piece of a large one.
+    Piece { file: Arc<Begun>, start: u64, end: u64, last: bool },
+    /// A link or a special node.
+    Other { folder: Arc<Folder>, name: OsString, node: NodeId, attributes: Attributes, path: String },
+}
+
+/// What became of it.
+pub(crate) enum Done {
+    /// A file is in the target; `notes` is what was not kept.
+    File { path: String, bytes: u64, unchanged: bool, streams_left_out: u64, notes: Vec<String> },
+    /// A link or special node is.
+    Other { path: String, notes: Vec<String> },
+    /// A piece is written; the last one hands over the file.
+    Piece { bytes: u64, last: Option<Arc<Begun>> },
+    /// Nothing is in the target.
+    Problem { path: String, what: String },
+}
+
+/// What a worker keeps between jobs.
+#[derive(Default)]
+pub(crate) struct Hands {
+    buf: Vec<u8>,
+    other: Vec<u8>,
+}
+
+/// Why a copy ended early.
+enum Failure {
+    /// The source: the file is a problem.
+    Source(Error),
+    /// The target.
+    Target(Error),
+}
+
+/// A file whose content is being copied.
+pub(crate) struct Begun {
+    new: NewFile,
+    content: Box<dyn Content>,
+    name: OsString,
+    pub(crate) path: String,
+    metadata: Metadata,
+    streams_left_out: u64,
+    notes: Mutex<Vec<String>>,
+    /// The first thing that went wrong in any piece.
+    failed: Mutex<Option<String>>,
+}
+
+impl Begun {
+    /// Opens the source and starts the target.
+    pub(crate) fn new(
+        files: &dyn FileSystem,
+        options: &ExtractOptions,
+        folder: Arc<Folder>,
+        name: OsString,
+        node: NodeId,
+        attributes: &Attributes,
+        path: String,
+    ) -> Result<Self> {
+        let content = files.open(node, None)?;
+        let mut metadata = Metadata::of(files, node, attributes, options.keep, FILE_PERMISSIONS)?;
+        let mut notes = Vec::new();
+        let streams_left_out = streams(files, options, &folder, node, &name, &mut metadata, &mut notes)?;
+        let new = folder.new_file()?;
+        platform::make_sparse(&new.file)
+            .and_then(|()| new.file.set_len(content.len()))
+            .map_err(|error| Error::io("set the length of", folder.path().join(&name), error))?;
+        Ok(Self {
+            new,
+            content,
+            name,
+            path,
+            metadata,
+            streams_left_out,
+            notes: Mutex::new(notes),
+            failed: Mutex::new(None),
+        })
+    }
+
+    /// Bytes of the content.
+    pub(crate) fn len(&self) -> u64 {
+        self.content.len()
+    }
+
+    /// Ends the file: it is in the target, or a problem.
+    pub(crate) fn finish(self) -> Result<Done> {
+        let Self { new, content, name, path, metadata, streams_left_out, notes, failed } = self;
+        if let Some(what) = failed.into_inner().expect("no holder of the lock panics") {
+            return Ok(Done::Problem { path, what });
+        }
+        let mut notes = notes.into_inner().expect("no holder of the lock panics");
+        notes.extend(new.apply(&metadata));
+        match new.finish(&name) {
+            Ok(()) => Ok(Done::File { path, bytes: content.len(), unchanged: false, streams_left_out, notes }),
+            Err(error) if is_fatal(&error) => Err(error),
+            Err(error) => Ok(Done::Problem { path, what: full_message(&error) }),
+        }
+    }
+}
+
+/// Does a job. The error is one that ends the run.
+pub(crate) fn work(
+    files: &dyn FileSystem,
+    options: &ExtractOptions,
+    hands: &mut Hands,
+    job: Job,
+    cancel: &Cancel,
+) -> Result<Done> {
+    match job {
+        Job::Whole { folder, name, node, attributes, path } => {
+            match whole(files, options, hands, &folder, name, node, &attributes, &path, cancel) {
+                Ok(done) => Ok(done),
+                Err(error) if is_fatal(&error) || matches!(error, Error::Cancelled) => Err(error),
+                Err(error) => Ok(Done::Problem { path, what: full_message(&error) }),
+            }
+        }
+        Job::Piece { file, start, end, last } => {
+            let copied = copy_range(&*file.content, &file.new.file, start..end, hands, options.salvage, cancel);
+            let bytes = end.saturating_sub(start);
+            match copied {
+                Ok(unreadable) => file.notes.lock().expect("no holder of the lock panics").extend(unreadable),
+                Err(Failure::Target(error)) => return Err(error),
+                Err(Failure::Source(error @ Error::Cancelled)) => return Err(error),
+                Err(Failure::Source(error)) => {
+                    file.failed.lock().expect("no holder of the lock panics").get_or_insert(full_message(&error));
+                }
+            }
+            Ok(Done::Piece { bytes, last: last.then_some(file) })
+        }
+        Job::Other { folder, name, node, attributes, path } => {
+            match other(files, options, &folder, &name, node, &attributes) {
+                Ok(notes) => Ok(Done::Other { path, notes }),
+                Err(error) if is_fatal(&error) => Err(error),
+                Err(error) => Ok(Done::Problem { path, what: full_message(&error) }),
+            }
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one job")]
+fn whole(
+    files: &dyn FileSystem,
+    options: &ExtractOptions,
+    hands: &mut Hands,
+    folder: &Arc<Folder>,
+    name: OsString,
+    node: NodeId,
+    attributes: &Attributes,
+    path: &str,
+    cancel: &Cancel,
+) -> Result<Done> {
+    if options.update
+        && let Some(done) = unchanged(files, options, hands, folder, &name, node, attributes, path)?
+    {
+        return Ok(done);
+    }
+    let begun = Begun::new(files, options, Arc::clone(folder), name, node, attributes, path.to_owned())?;
+    let len = begun.len();
+    match copy_range(&*begun.content, &begun.new.file, 0..len, hands, options.salvage, cancel) {
+        Ok(unreadable) => begun.notes.lock().expect("no holder of the lock panics").extend(unreadable),
+        Err(Failure::Source(error) | Failure::Target(error)) => return Err(error),
+    }
+    begun.finish()
+}
+
+/// Says so where the target has the file already. A file of the same length but another time is compared byte for byte, and gets the metadata.
+#[expect(clippy::too_many_arguments, reason = "the parts of one job")]
+fn unchanged(
+    files: &dyn FileSystem,
+    options: &ExtractOptions,
+    hands: &mut Hands,
+    folder: &Arc<Folder>,
+    name: &OsString,
+    node: NodeId,
+    attributes: &Attributes,
+    path: &str,
+) -> Result<Option<Done>> {
+    let Some(existing) = folder.existing(name)? else { return Ok(None) };
+    if existing.kind != NodeKind::File || existing.len != attributes.len {
+        return Ok(None);
+    }
+    let done = |notes| Done::File { path: path.to_owned(), bytes: 0, unchanged: true, streams_left_out: 0, notes };
+    if options.keep.times && attributes.modified == Some(existing.modified) {
+        return Ok(Some(done(Vec::new())));
+    }
+    let file = folder.read_file(name)?;
+    let content = files.open(node, None)?;
+    let len = content.len();
+    let mut at = 0;
+    while at < len {
+        let part = usize::try_from(len.saturating_sub(at)).unwrap_or(BUF).min(BUF);
+        hands.buf.resize(part, 0);
+        hands.other.resize(part, 0);
+        content.read_at(&mut hands.buf, at)?;
+        if platform::read_exact_at(&file, &mut hands.other, at).is_err() || hands.buf != hands.other {
+            return Ok(None);
+        }
+        at = at.saturating_add(buf_len(&hands.buf));
+    }
+    let metadata = Metadata::of(files, node, attributes, options.keep, FILE_PERMISSIONS)?;
+    Ok(Some(done(apply_to_file(&file, &metadata))))
+}
+
+/// Copies a range, holes as holes. Returns phrases for what was salvaged around.
+fn copy_range(
+    content: &dyn Content,
+    file: &File,
+    range: Range<u64>,
+    hands: &mut Hands,
+    salvage: bool,
+    cancel: &Cancel,
+) -> Result<Vec<String>, Failure> {
+    let mut unreadable = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        cancel.check().map_err(Failure::Source)?;
+        let extent = match content.extent_at(at) {
+            Ok(extent) if extent.end() > at => extent,
+            Ok(_) => return Err(Failure::Source(Error::corrupt("extent map of a file", at, "an extent is empty"))),
+            Err(error) => return Err(Failure::Source(error)),
+        };
+        let end = extent.end().min(range.end);
+        if extent.kind == ExtentKind::Zero {
+            at = end;
+            continue;
+        }
+        let part = usize::try_from(end.saturating_sub(at)).unwrap_or(BUF).min(BUF);
+        hands.buf.resize(part, 0);
+        match content.read_at(&mut hands.buf, at) {
+            Ok(()) => {}
+            Err(error) if salvage => unreadable.extend(salvage_around(content, &mut hands.buf, at, &error)),
+            Err(error) => return Err(Failure::Source(error)),
+        }
+        platform::write_all_at(file, &hands.buf, at)
+            .map_err(|error| Failure::Target(Error::io("write to", "the target", error)))?;
+        at = at.saturating_add(buf_len(&hands.buf));
+    }
+    Ok(unreadable)
+}
+
+/// Reads what can be read of `buf`, unit by unit, and marks the rest.
+fn salvage_around(content: &dyn Content, buf: &mut [u8], offset: u64, error: &Error) -> Option<String> {
+    let mut lost = 0_u64;
+    let mut at = offset;
+    for unit in buf.chunks_mut(SALVAGE_UNIT) {
+        if content.read_at(unit, at).is_err() {
+            unit.iter_mut().zip(MARKER.iter().cycle()).for_each(|(byte, mark)| *byte = *mark);
+            lost = lost.saturating_add(buf_len(unit));
+        }
+        at = at.saturating_add(buf_len(unit));
+    }
+    let reason = full_message(error);
+    (lost > 0).then(|| format!("{lost} bytes near byte {offset:#x} are lost and marked in the file: {reason}"))
+}
+
+/// Keeps named streams as the options say. Returns how many were left out.
+fn streams(
+    files: &dyn FileSystem,
+    options: &ExtractOptions,
+    folder: &Arc<Folder>,
+    node: NodeId,
+    name: &OsString,
+    metadata: &mut Metadata,
+    notes: &mut Vec<String>,
+) -> Result<u64> {
+    let streams = files.streams(node)?;
+    if options.streams == Streams::LeaveOut {
+        return Ok(buf_count(streams.len()));
+    }
+    let mut left_out = 0_u64;
+    for stream in streams {
+        let text = String::from_utf8_lossy(&stream.name).into_owned();
+        let content = files.open(node, Some(&stream.name))?;
+        if options.streams == Streams::AsXattrs {
+            if content.len() > MAX_XATTR {
+                notes.push(format!("stream {text} is too long for an extended attribute and was left out"));
+                left_out = left_out.saturating_add(1);
+                continue;
+            }
+            let mut value = vec![0; usize::try_from(content.len()).expect("at most MAX_XATTR")];
+            content.read_at(&mut value, 0)?;
+            metadata.xattrs.push(Xattr { name: [b"user.", stream.name.as_slice()].concat(), value });
+            continue;
+        }
+        let full = [name.as_encoded_bytes(), b":", stream.name.as_slice()].concat();
+        let Some((stream_name, phrase)) = target_name(&full) else {
+            notes.push(format!("stream {text} has a name that is not safe to make here"));
+            left_out = left_out.saturating_add(1);
+            continue;
+        };
+        notes.extend(phrase);
+        let new = folder.new_file()?;
+        let mut hands = Hands::default();
+        match copy_range(&*content, &new.file, 0..content.len(), &mut hands, options.salvage, &Cancel::default()) {
+            Ok(unreadable) => notes.extend(unreadable),
+            Err(Failure::Source(error) | Failure::Target(error)) => return Err(error),
+        }
+        new.file.set_len(content.len()).map_err(|error| Error::io("set the length of", folder.path(), error))?;
+        new.finish(&stream_name)?;
+    }
+    Ok(left_out)
+}
+
+fn buf_count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn other(
+    files: &dyn FileSystem,
+    options: &ExtractOptions,
+    folder: &Arc<Folder>,
+    name: &OsString,
+    node: NodeId,
+    attributes: &Attributes,
+) -> Result<Vec<String>> {
+    let metadata = Metadata::of(files, node, attributes, options.keep, FILE_PERMISSIONS)?;
+    if attributes.kind == NodeKind::Symlink {
+        let target = files.link_target(node)?;
+        if target.is_empty() || target.contains(&0) {
+            return Err(Error::corrupt("symbolic link", 0, "its target is empty or holds a zero byte"));
+        }
+        folder.symlink(name, &target)?;
+        // What a link's own attributes say matters nowhere, and most systems cannot set them.
+        let metadata = Metadata { xattrs: Vec::new(), ..metadata };
+        return Ok(folder.apply_to_name(name, attributes.kind, &metadata));
+    }
+    folder.special(name, attributes.kind)?;
+    Ok(folder.apply_to_name(name, attributes.kind, &metadata))
+}

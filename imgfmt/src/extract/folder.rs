@@ -1,0 +1,7 @@
+//! Folders to extract into: one interface, one file for each kind of system.
+
+#[cfg(unix)]
+mod unix;
+
+#[cfg(unix)]
+pub(crate) use unix::{Folder, MAX_NAME, NewFile, apply_to_file, representable, to_os};
