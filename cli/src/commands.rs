@@ -1,15 +1,19 @@
 //! The commands, one file each.
 
 mod capture;
+mod cat;
+mod cp;
 mod disks;
 mod export;
+mod find;
 mod info;
 mod list;
+mod ls;
 mod restore;
 mod verify;
 
 use clap::Subcommand;
-use imgfmt::engine::{Cancel, Run};
+use imgfmt::engine::{Cancel, Run, quiet};
 
 use crate::exit::Failure;
 use crate::progress::Shown;
@@ -20,6 +24,10 @@ pub(crate) enum Command {
     List(list::Arguments),
     Info(info::Arguments),
     Disks(disks::Arguments),
+    Ls(ls::Arguments),
+    Cat(cat::Arguments),
+    Cp(cp::Arguments),
+    Find(find::Arguments),
     Verify(verify::Arguments),
     Export(export::Arguments),
     Restore(restore::Arguments),
@@ -33,11 +41,20 @@ impl Command {
             Self::List(arguments) => list::run(&arguments),
             Self::Info(arguments) => info::run(&arguments),
             Self::Disks(arguments) => disks::run(&arguments),
+            Self::Ls(arguments) => ls::run(&arguments),
+            Self::Cat(arguments) => cat::run(&arguments),
+            Self::Cp(arguments) => cp::run(&arguments),
+            Self::Find(arguments) => find::run(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
             Self::Export(arguments) => export::run(&arguments),
             Self::Restore(arguments) => restore::run(&arguments),
         }
     }
+}
+
+/// Runs `work` on all cores without a word on stderr; Ctrl-C ends the program at once.
+fn quietly<T>(work: impl FnOnce(Run<'_>) -> imgfmt::Result<T>) -> Result<T, Failure> {
+    Ok(work(quiet(&Cancel::default()))?)
 }
 
 /// Runs `work` with progress on stderr, ended by Ctrl-C or a polite kill.

@@ -85,7 +85,7 @@ pub(crate) fn open_image(path: &Path, more: &[PathBuf]) -> Result<Arc<Image>, Fa
 }
 
 /// Finds the generation by number, `latest`, `~N`, folder name or a prefix of it, date or time, or age.
-fn choose(image: &Image, wish: &str) -> Result<GenerationEntry, Failure> {
+pub(crate) fn choose(image: &Image, wish: &str) -> Result<GenerationEntry, Failure> {
     let all = image.generations();
     let none = || Error::NotFound(format!("{} has no generation yet", image.store().name(0)));
     let last = all.last().ok_or_else(none)?;
@@ -115,7 +115,7 @@ fn choose(image: &Image, wish: &str) -> Result<GenerationEntry, Failure> {
 }
 
 /// The last second that a date, a time or an age means, in seconds since 1970.
-fn time_of(wish: &str) -> Option<u64> {
+pub(crate) fn time_of(wish: &str) -> Option<u64> {
     let seconds = |time: jiff::Timestamp| u64::try_from(time.as_second()).ok();
     if let Ok(time) = wish.parse::<jiff::Timestamp>() {
         return seconds(time);

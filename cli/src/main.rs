@@ -9,8 +9,11 @@ mod print;
 mod commands;
 mod exit;
 mod image_name;
+mod inside;
+mod listing;
 mod progress;
 mod source;
+mod system;
 mod text;
 
 use std::process::ExitCode;

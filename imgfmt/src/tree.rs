@@ -22,6 +22,7 @@ pub mod content;
 pub mod disk_folder;
 pub mod node;
 pub mod notice;
+pub mod resolve;
 pub mod volume;
 
 use std::ops::ControlFlow;
@@ -148,6 +149,14 @@ impl Tree {
             Domain::Disk(generation) | Domain::Volume(generation, _) => generation,
         };
         Ok(Some(Arc::clone(self.disk_folder(generation)?.disk())))
+    }
+
+    /// Says whether `node` is the root folder of a filesystem, or of a volume whose files are not read.
+    pub fn is_filesystem_root(&self, node: NodeId) -> bool {
+        match self.place(node) {
+            Ok(Place::Volume(inside)) => inside.folder == node,
+            _ => false,
+        }
     }
 
     /// How full the filesystem is that `node` lies in; outside of filesystems, the length of the disk.

@@ -18,6 +18,7 @@ const FLOORS: &[&str] = &[
     "volume",
     "filesystem",
     "image",
+    "extract",
     "capture",
     "verify",
     "restore",
