@@ -5,7 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod exfat_used;
+#[cfg(test)]
+mod fat_seed;
+pub mod fat_used;
 pub mod mutate;
 #[cfg(test)]
 mod ntfs_seed;
 pub mod ntfs_used;
+pub mod swap;
+pub mod used_blocks;

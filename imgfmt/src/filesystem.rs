@@ -5,8 +5,14 @@
 //! All offsets are bytes from the start of the partition.
 
 pub mod bits;
+pub mod chain;
+pub mod elision;
+pub mod exfat;
+pub mod fat;
 pub mod files;
 pub mod ntfs;
+pub mod swap;
+pub mod utf16;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -100,8 +106,8 @@ struct Driver {
     files: Option<Opener<dyn FileSystem>>,
 }
 
-/// The kinds that are read, in the order in which a partition is probed.
-const DRIVERS: &[Driver] = &[ntfs::DRIVER];
+/// The kinds that are read, in the order in which a partition is probed. Swap comes last: its signature outlives what is made over it.
+const DRIVERS: &[Driver] = &[ntfs::DRIVER, exfat::DRIVER, fat::DRIVER, swap::DRIVER];
 
 /// Opens the used-block map of a partition's filesystem; `None` where no known kind claims it.
 pub fn open(partition: &Arc<dyn Disk>) -> Result<Option<Box<dyn UsedBlocks>>> {

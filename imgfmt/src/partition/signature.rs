@@ -74,6 +74,17 @@ fn has(disk: &dyn Disk, offset: u64, magic: &[u8]) -> Result<bool> {
     }
 }
 
+/// Names every filesystem whose signature a partition has. Those of filesystems that were there before can be among them.
+pub fn filesystems(disk: &dyn Disk) -> Result<Vec<&'static str>> {
+    let mut names = Vec::new();
+    for (name, offset, magic) in FILESYSTEMS {
+        if has(disk, *offset, magic)? {
+            names.push(*name);
+        }
+    }
+    Ok(names)
+}
+
 /// Names what lies in a partition; `None` where nothing is recognised.
 pub fn recognise(disk: &dyn Disk) -> Result<Option<Signature>> {
     for (name, offset, magic) in CONTAINERS {

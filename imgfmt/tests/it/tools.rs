@@ -53,6 +53,26 @@ pub(crate) fn as_root<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<It
     run("sudo", all)
 }
 
+/// A file as a block device for the length of a test.
+pub(crate) struct LoopDevice {
+    pub(crate) path: String,
+}
+
+impl LoopDevice {
+    /// Shows `image` as a device of `sector`-byte sectors.
+    pub(crate) fn new(image: &Path, sector: u32) -> Self {
+        let image = image.to_str().expect("a path in UTF-8");
+        let output = as_root("losetup", ["--show", "-f", "-b", &sector.to_string(), image]);
+        Self { path: String::from_utf8_lossy(&output.stdout).trim().to_owned() }
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        as_root("losetup", ["-d", &self.path]);
+    }
+}
+
 /// A filesystem mounted for the length of a test.
 pub(crate) struct Mounted {
     pub(crate) path: PathBuf,

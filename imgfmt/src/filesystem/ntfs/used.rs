@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::filesystem::ntfs::attribute::{Stream, Value, Want};
 use crate::filesystem::ntfs::record::{Form, Record, attribute_type, record_number, sequence_number, undo_fixup};
 use crate::filesystem::ntfs::volume::{Volume, system_file};
-use crate::filesystem::{Elidable, Reach, Reached, Summary, UsedBlocks, bits};
+use crate::filesystem::{Elidable, Reach, Reached, Summary, UsedBlocks, bits, elision};
 use crate::ranges::RangeSet;
 
 /// Bytes of the MFT and of the bitmap that are read at once.
@@ -17,8 +17,6 @@ const PIECE: usize = 1 << 20;
 const BOOT_LEN: u64 = 8192;
 /// Folders that a path is followed through.
 const MAX_DEPTH: usize = 256;
-/// Files whose content need not be kept, in the root folder.
-const ELIDABLE: [&str; 3] = ["pagefile.sys", "hiberfil.sys", "swapfile.sys"];
 /// `$I30` in UTF-16: the name of folder indexes.
 const I30: [u8; 8] = [b'$', 0, b'I', 0, b'3', 0, b'0', 0];
 
@@ -199,11 +197,7 @@ impl Volume {
             return Ok(None);
         }
         self.read_stream(stream, &mut magic, 0)?;
-        let active = matches!(&magic.to_ascii_lowercase()[..], b"hibr" | b"rstr");
-        Ok(active.then(|| {
-            "Windows is hibernated or used fast start-up: the session in it is not kept, and a restored system starts anew"
-                .to_owned()
-        }))
+        Ok(elision::hibernation_warning(magic))
     }
 }
 
@@ -367,7 +361,7 @@ impl UsedBlocks for Volume {
         let mut found: Vec<Elidable> = Vec::new();
         for (number, sequence, name) in self.root_entries()? {
             let lower = name.to_ascii_lowercase();
-            if ELIDABLE.contains(&lower.as_str()) && found.iter().all(|file| file.path != lower) {
+            if elision::NAMES.contains(&lower.as_str()) && found.iter().all(|file| file.path != lower) {
                 found.extend(self.elidable_file(number, sequence, &lower)?);
             }
         }

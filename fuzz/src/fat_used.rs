@@ -1,0 +1,13 @@
+//! The used-block map of FAT12, FAT16 and FAT32.
+
+pub use crate::used_blocks::run;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn seeds_and_mutations_of_them() {
+        for seed in crate::fat_seed::FAT {
+            crate::fat_seed::on_mutations(seed, 1500, super::run);
+        }
+    }
+}

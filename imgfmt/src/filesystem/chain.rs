@@ -1,0 +1,5 @@
+//! Chains of clusters in a file allocation table, which FAT and exFAT share: [`table`] says what follows a cluster, [`all`] follows the
+//! chains of a whole volume.
+
+pub mod all;
+pub mod table;
