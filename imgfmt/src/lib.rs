@@ -23,6 +23,7 @@ pub mod engine;
 pub mod error;
 pub mod extract;
 pub mod filesystem;
+pub mod format;
 pub mod image;
 pub mod partition;
 mod platform;

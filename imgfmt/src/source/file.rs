@@ -20,6 +20,11 @@ impl FileDisk {
     /// Opens a regular file or block device for reading, with the given logical sector size (512 or 4096).
     pub fn open(path: &Path, sector_size: u32) -> Result<Self> {
         let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+        Self::from_file(file, path, sector_size)
+    }
+
+    /// Takes a regular file or block device that is open for reading; `path` is what it is called.
+    pub fn from_file(file: File, path: &Path, sector_size: u32) -> Result<Self> {
         let len = platform::device_len(&file).map_err(|error| Error::io("measure", path, error))?;
         Ok(Self { file, path: path.to_owned(), len, sector_size })
     }

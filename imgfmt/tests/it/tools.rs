@@ -37,6 +37,21 @@ pub(crate) fn shell(folder: &Path, script: &str) -> Output {
     run("sh", ["-euc", &script])
 }
 
+/// Runs one test of this program again, alone, under a `wrapper` (a program and its arguments) and with more environment.
+pub(crate) fn this_test_alone(name: &str, wrapper: &[&str], environment: &[(&str, &Path)]) {
+    let exe = std::env::current_exe().expect("the path of this program");
+    let (program, before) = wrapper.split_first().expect("a wrapper");
+    let status = Command::new(program)
+        .args(before)
+        .arg(exe)
+        .args(["--exact", name, "--nocapture"])
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap_or_else(|error| panic!("{program} is needed by this test and cannot be started: {error}"));
+    let text = format!("{}{}", String::from_utf8_lossy(&status.stdout), String::from_utf8_lossy(&status.stderr));
+    assert!(status.status.success() && text.contains("1 passed"), "{name} under {wrapper:?}: {text}");
+}
+
 /// Makes a sparse file of `len` bytes.
 pub(crate) fn sparse_file(path: &Path, len: u64) {
     std::fs::File::create(path).and_then(|file| file.set_len(len)).expect("a sparse file in the temporary folder");
