@@ -11,10 +11,13 @@ pub mod cache;
 pub mod chain;
 pub mod file;
 pub mod layer;
+mod names;
 pub mod policy;
 pub mod qcow2;
 pub mod raw;
 pub mod unpack;
+pub mod vdi;
+pub mod vhd;
 
 use std::fmt;
 use std::path::Path;
@@ -210,8 +213,6 @@ struct Sample<'a> {
     head: &'a [u8],
     /// The last 512 bytes, or fewer.
     tail: &'a [u8],
-    /// The file name.
-    name: &'a str,
 }
 
 /// A format's place in the table.
@@ -224,7 +225,7 @@ struct Driver {
 }
 
 /// The formats that are read, in the order in which a file is probed. Raw, which claims everything, is the last.
-const DRIVERS: &[Driver] = &[qcow2::DRIVER, raw::DRIVER];
+const DRIVERS: &[Driver] = &[qcow2::DRIVER, vdi::DRIVER, vhd::DRIVER, raw::DRIVER];
 
 /// Signatures at byte 0 of formats that are not read: a disk of these bytes is most likely no raw disk.
 const FOREIGN: [(&[u8], &str); 5] = [
@@ -289,7 +290,7 @@ fn probe(file: &ImageFile) -> Result<Format> {
     if let Some((_, name)) = FOREIGN.iter().find(|(signature, _)| head.starts_with(signature)) {
         return Err(Error::unsupported(file.name(), format_args!("it is a file of the format {name}")));
     }
-    let sample = Sample { head: &head, tail: &tail, name: file.name() };
+    let sample = Sample { head: &head, tail: &tail };
     let driver = DRIVERS.iter().find(|driver| (driver.probe)(&sample));
     Ok(driver.map_or(Format::Raw, |driver| driver.format))
 }

@@ -31,7 +31,7 @@ pub(crate) struct BaseWish {
     pub(crate) names: Vec<Vec<u8>>,
     /// Its format, where it is told.
     pub(crate) format: Option<Format>,
-    /// What its [`About::identity`] must be, where it is told.
+    /// What its [`About::identity`] must be, where it is told; what is behind a `/` there only where it is told too.
     pub(crate) identity: Option<String>,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Opener<'a> {
         let below = Opener { policy: self.policy, snapshot: None, caches: self.caches, above };
         let opened = below.open(&file, format)?;
         if let Some(identity) = &wish.identity
-            && *identity != opened.about.identity
+            && !is_of(&opened.about.identity, identity)
         {
             return Err(wrong_base(child, wish, &file));
         }
@@ -153,12 +153,17 @@ impl<'a> Opener<'a> {
         let format = wish.format.ok_or_else(missing)?;
         let is_it = |file: ImageFile| {
             let itself = file.id() == child.id();
-            let found = !itself && self.open(&file, format).is_ok_and(|opened| opened.about.identity == identity);
+            let found = !itself && self.open(&file, format).is_ok_and(|opened| is_of(&opened.about.identity, identity));
             found.then_some(file)
         };
         let found = policy::search(self.policy, child, wish.what, format.name(), self.caches, is_it)?;
         found.map(|file| (file, format)).ok_or_else(missing)
     }
+}
+
+/// Says whether an image's identity is the wanted one, or a state of it where the state does not matter.
+fn is_of(identity: &str, wanted: &str) -> bool {
+    identity.strip_prefix(wanted).is_some_and(|state| state.is_empty() || state.starts_with('/'))
 }
 
 fn wrong_base(child: &ImageFile, wish: &BaseWish, file: &ImageFile) -> Error {

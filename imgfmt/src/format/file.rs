@@ -157,11 +157,6 @@ impl Table {
         self.what
     }
 
-    /// Entries in it.
-    pub(crate) fn count(&self) -> u64 {
-        self.count
-    }
-
     /// Where an entry lies in the file, for messages.
     pub(crate) fn place_of(&self, index: u64) -> u64 {
         self.start.saturating_add(index.saturating_mul(self.width))

@@ -27,3 +27,5 @@ mod restore_guard;
 mod swap;
 mod tools;
 mod tree;
+mod vdi;
+mod vhd;
