@@ -42,7 +42,8 @@ mod tests {
         let relative = from_utf16(r".\sub\base.vhd".encode_utf16().chain([0, 65]));
         assert_eq!(relative, b"./sub/base.vhd");
         let absolute = from_utf16(r"C:\disks\base.vhd".encode_utf16());
-        let names: Vec<_> = to_try(&[relative, absolute, vec![]]).into_iter().map(String::from_utf8).map(Result::unwrap).collect();
+        let names: Vec<_> =
+            to_try(&[relative, absolute, vec![]]).into_iter().map(String::from_utf8).map(Result::unwrap).collect();
         assert_eq!(names, ["./sub/base.vhd", "C:/disks/base.vhd", "base.vhd"]);
     }
 }

@@ -38,14 +38,14 @@ impl fmt::Debug for Unpacker {
 }
 
 impl Unpacker {
-    /// Calls `read` for the encoded bytes (it resizes and fills the buffer) and decodes them into all of `out`. What lies behind
-    /// the encoded data is ignored. The inner result is `Err` with the reason where they do not decode to that many bytes.
+    /// Calls `read` for the encoded bytes (it resizes and fills the buffer) and decodes them into `out`, which only a framed deflate stream may leave unfilled.
+    /// What lies behind the encoded data is ignored. The inner result is how many bytes were decoded, or the reason why they do not decode.
     pub(crate) fn decode(
         &self,
         codec: Codec,
         out: &mut [u8],
         read: impl FnOnce(&mut Vec<u8>) -> Result<()>,
-    ) -> Result<Result<(), &'static str>> {
+    ) -> Result<Result<usize, &'static str>> {
         let mut tool = self.0.lock().expect("no holder of the lock panics").pop().unwrap_or_default();
         let mut encoded = std::mem::take(&mut tool.encoded);
         let result = read(&mut encoded).map(|()| match codec {
@@ -60,19 +60,23 @@ impl Unpacker {
 }
 
 impl Tool {
-    fn inflate(&mut self, encoded: &[u8], out: &mut [u8], framed: bool) -> Result<(), &'static str> {
+    fn inflate(&mut self, encoded: &[u8], out: &mut [u8], framed: bool) -> Result<usize, &'static str> {
         let deflate = self.deflate.get_or_insert_with(|| Decompress::new(framed));
         deflate.reset(framed);
-        let full = u64::try_from(out.len()).unwrap_or(u64::MAX);
+        let full = out.len();
         // One call suffices, since the output cannot grow. Without a frame nothing says where the data end but the full output.
-        match deflate.decompress(encoded, out, FlushDecompress::Finish) {
-            Ok(status) if deflate.total_out() == full && (status == Status::StreamEnd || !framed) => Ok(()),
+        let status = deflate.decompress(encoded, out, FlushDecompress::Finish);
+        let done = usize::try_from(deflate.total_out()).unwrap_or(usize::MAX);
+        match status {
+            Ok(Status::StreamEnd) if framed && done <= full => Ok(done),
+            Ok(_) if !framed && done == full => Ok(done),
             Ok(_) => Err("compressed data end too soon"),
             Err(_) => Err("compressed data do not decode"),
         }
     }
 
-    fn unzstd(&mut self, encoded: &[u8], out: &mut [u8]) -> Result<(), &'static str> {
+    fn unzstd(&mut self, encoded: &[u8], out: &mut [u8]) -> Result<usize, &'static str> {
+        let full = out.len();
         let zstd = self.zstd.get_or_insert_with(DCtx::create);
         let (mut encoded, mut out) = (encoded, out);
         while !out.is_empty() {
@@ -85,6 +89,6 @@ impl Tool {
             out = out.get_mut(done..).ok_or("zstd data do not decode")?;
             encoded = after;
         }
-        Ok(())
+        Ok(full)
     }
 }

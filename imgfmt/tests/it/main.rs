@@ -29,3 +29,4 @@ mod tools;
 mod tree;
 mod vdi;
 mod vhd;
+mod vmdk;

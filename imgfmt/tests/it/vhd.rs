@@ -15,7 +15,9 @@ const MIB: u64 = 1 << 20;
 fn every_variant_reads_as_the_disk_it_was_made_of() {
     for len in [MIB, 5 * MIB + 512 * 13, 512] {
         let shop = Workshop::new(len, 1);
-        for (number, options) in ["subformat=dynamic,force_size=on", "subformat=fixed,force_size=on"].into_iter().enumerate() {
+        for (number, options) in
+            ["subformat=dynamic,force_size=on", "subformat=fixed,force_size=on"].into_iter().enumerate()
+        {
             shop.converted(&format!("{number}.vhd"), &format!("-O vpc -o {options}"));
         }
         // Without force_size the disk grows to a whole geometry, in both readings.
@@ -79,7 +81,14 @@ fn utf16(text: &str, big: bool) -> Vec<u8> {
 }
 
 /// Writes a differencing disk over the VHD `parent`: the `sectors` (number and fill byte) are its own.
-fn differencing(path: &Path, parent: &Path, len: u64, block: u64, sectors: &[(u64, u8)], locators: &[(&[u8; 4], &str)]) {
+fn differencing(
+    path: &Path,
+    parent: &Path,
+    len: u64,
+    block: u64,
+    sectors: &[(u64, u8)],
+    locators: &[(&[u8; 4], &str)],
+) {
     let parent_bytes = std::fs::read(parent).unwrap();
     let mut footer = parent_bytes[parent_bytes.len() - 512..].to_vec();
     let parent_id = footer[68..84].to_vec();
@@ -187,7 +196,14 @@ fn a_parent_is_found_by_any_of_its_names_and_refused_if_it_is_another() {
 fn a_chain_of_differencing_disks_is_read_to_its_end() {
     let shop = Workshop::new(3 * MIB, 1);
     let mut model = family(&shop, 3 * MIB, 2 * MIB, &[(b"W2ru", r".\parent.vhd")]);
-    differencing(&shop.path("grandchild.vhd"), &shop.path("child.vhd"), 3 * MIB, 4096, &[(7, 9), (8, 9), (5000, 3)], &[]);
+    differencing(
+        &shop.path("grandchild.vhd"),
+        &shop.path("child.vhd"),
+        3 * MIB,
+        4096,
+        &[(7, 9), (8, 9), (5000, 3)],
+        &[],
+    );
     for (sector, fill) in [(7, 9), (8, 9), (5000, 3)] {
         model[sector * 512..][..512].fill(fill);
     }

@@ -455,7 +455,7 @@ impl Layer for Qcow2 {
             encoded.resize(usize::try_from(stored).expect("at most 4 MiB"), 0);
             self.file.read_at(what, encoded, packed.offset)
         })?;
-        decoded.map_err(|reason| self.file.corrupt(what, packed.offset, reason))
+        decoded.map(|_| ()).map_err(|reason| self.file.corrupt(what, packed.offset, reason))
     }
 
     fn snapshots(&self) -> Result<Vec<Snapshot>> {

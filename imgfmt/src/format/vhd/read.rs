@@ -34,7 +34,8 @@ pub(super) fn open(_opener: &Opener<'_>, file: &ImageFile) -> Result<Opened> {
     let footer = find_footer(file, &mut notes)?;
     let len = footer.current_size.get();
     let (cylinders, heads, sectors) = (footer.cylinders.get(), footer.heads, footer.sectors);
-    let geometry = u64::from(cylinders).saturating_mul(heads.into()).saturating_mul(sectors.into()).saturating_mul(SECTOR);
+    let geometry =
+        u64::from(cylinders).saturating_mul(heads.into()).saturating_mul(sectors.into()).saturating_mul(SECTOR);
     // 65535 cylinders, 16 heads and 255 sectors stand for any size from about 127 GiB on.
     let is_largest = (cylinders, heads, sectors) == (65535, 16, 255);
     if geometry < len && !is_largest {
@@ -103,7 +104,8 @@ fn open_dynamic(file: &ImageFile, footer: &FooterRaw, mut about: About) -> Resul
         return Err(file.corrupt(BAT, table_offset, "it has too few entries for the disk"));
     }
     let differencing = footer.disk_type.get() == DIFFERENCING;
-    let size = if block_size < 1 << 20 { format!("{} KiB", block_size >> 10) } else { format!("{} MiB", block_size >> 20) };
+    let size =
+        if block_size < 1 << 20 { format!("{} KiB", block_size >> 10) } else { format!("{} MiB", block_size >> 20) };
     about.variant = format!("{}, blocks of {size}", if differencing { "differencing" } else { "dynamic" });
     let base = if differencing { Some(parent(file, &header)?) } else { None };
     let layer = Blocks {
@@ -179,7 +181,9 @@ impl Blocks {
         let bits = bitmap.entries(&self.file, sector / 8)?;
         // The highest bit is the first sector.
         let is_set = |sector: u64| {
-            let byte = usize::try_from(sector / 8).ok().and_then(|at| bits.get(at.checked_sub(usize::try_from(within / SECTOR / 8).ok()?)?));
+            let byte = usize::try_from(sector / 8)
+                .ok()
+                .and_then(|at| bits.get(at.checked_sub(usize::try_from(within / SECTOR / 8).ok()?)?));
             byte.map(|byte| byte & (0x80_u8 >> (sector % 8)) != 0)
         };
         let kind = is_set(sector);
