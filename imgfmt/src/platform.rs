@@ -9,12 +9,17 @@ mod windows;
 
 #[cfg(unix)]
 pub(crate) use unix::{
-    data_or_hole, device_len, free_space, make_sparse, read_exact_at, same_file, sync_folder, write_all_at,
+    data_or_hole, device_len, file_id, free_space, kind_name, make_sparse, open_plain, path_of, read_exact_at,
+    same_file, sync_folder, write_all_at,
 };
 #[cfg(windows)]
 pub(crate) use windows::{
-    data_or_hole, device_len, free_space, make_sparse, read_exact_at, same_file, sync_folder, write_all_at,
+    data_or_hole, device_len, file_id, free_space, kind_name, make_sparse, open_plain, path_of, read_exact_at,
+    same_file, sync_folder, write_all_at,
 };
+
+/// What makes a file itself, whatever it is called: device and inode number, or the like.
+pub(crate) type FileId = (u64, u64);
 
 /// What the system says of a run of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crate::disk::{Disk, ExtentKind};
 use crate::error::{Error, Result};
 use crate::format::cache::Caches;
-use crate::format::file::{FileId, ImageFile};
+use crate::format::file::ImageFile;
 use crate::format::layer::{Below, Layer, Stack};
 use crate::format::policy::{self, MAX_DEPTH, Policy};
 use crate::format::{About, DRIVERS, Format, probe};
+use crate::platform::FileId;
 
 /// What a driver makes of a file.
 pub(crate) struct Opened {

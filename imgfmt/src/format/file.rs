@@ -9,13 +9,12 @@ use zerocopy::FromBytes;
 use crate::disk::{Disk, buf_len};
 use crate::error::{Error, Result};
 use crate::format::cache::{Caches, PageKey};
+use crate::platform::{self, FileId};
 use crate::source::FileDisk;
+use crate::source::device::{Kind, System};
 
 /// Bytes of a table that are read at once.
 const PAGE: u64 = 16 << 10;
-
-/// Device and inode number: what makes a file itself, whatever it is called.
-pub(crate) type FileId = (u64, u64);
 
 /// A file that holds an image or a part of one.
 #[derive(Clone)]
@@ -37,22 +36,17 @@ impl std::fmt::Debug for ImageFile {
 impl ImageFile {
     /// Opens the file that the user named. Says also whether it is a block device.
     pub(crate) fn open_given(path: &Path, caches: &Arc<Caches>) -> Result<(Self, bool)> {
-        use std::os::unix::fs::{FileTypeExt, MetadataExt};
-        let real = std::fs::canonicalize(path).map_err(|error| Error::io("open", path, error))?;
-        let metadata = std::fs::metadata(&real).map_err(|error| Error::io("examine", path, error))?;
-        let is_device = metadata.file_type().is_block_device();
-        if !metadata.is_file() && !is_device {
-            let what = if metadata.is_dir() { "a folder" } else { "neither a file nor a block device" };
-            return Err(Error::Refused(format!("{} is {what}: a file with a disk is needed", path.display())));
-        }
-        let disk = FileDisk::open(&real, 512)?;
-        let id = Some((metadata.dev(), metadata.ino()));
-        Ok((Self::new(Arc::new(disk), path.display().to_string(), Some(real), id, caches), is_device))
+        let description = System::default().describe(path)?;
+        let disk = FileDisk::open(&description.path, 512)?;
+        let id = platform::file_id(disk.file()).map_err(|error| Error::io("examine", path, error))?;
+        let file = Self::new(Arc::new(disk), path.display().to_string(), Some(description.path), Some(id), caches);
+        Ok((file, description.kind == Kind::BlockDevice))
     }
 
     /// Takes a file that the policy let through.
-    pub(crate) fn named(file: std::fs::File, path: PathBuf, id: FileId, caches: &Arc<Caches>) -> Result<Self> {
+    pub(crate) fn named(file: std::fs::File, path: PathBuf, caches: &Arc<Caches>) -> Result<Self> {
         let name = path.display().to_string();
+        let id = platform::file_id(&file).map_err(|error| Error::io("examine", &path, error))?;
         let disk = FileDisk::from_file(file, &path, 512)?;
         Ok(Self::new(Arc::new(disk), name, Some(path), Some(id), caches))
     }

@@ -4,20 +4,16 @@
 //! followed; the result must be a regular file in or below that folder (or another that the user allowed). What is not is refused before it is
 //! opened: devices and FIFOs are told by their metadata, URLs and QEMU's protocol prefixes by their form.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
-
 use crate::error::{Error, Result};
 use crate::format::cache::Caches;
-use crate::format::file::{FileId, ImageFile};
+use crate::format::file::ImageFile;
+use crate::platform;
 
 /// Images in a chain, the opened one included.
 pub const MAX_DEPTH: usize = 16;
@@ -83,15 +79,14 @@ impl Request<'_> {
     }
 
     /// Refuses names that mean something other than a path.
-    fn check_form(&self) -> Result<&Path> {
+    fn check_form(&self) -> Result<PathBuf> {
         let prefix = self.name.split(|byte| *byte == b'/').next().unwrap_or_default();
-        if self.name.is_empty() || self.name.contains(&0) {
-            return Err(self.refused("it is no path"));
-        }
+        let path = platform::path_of(self.name).filter(|path| !path.as_os_str().is_empty());
+        let path = path.ok_or_else(|| self.refused("it is no path"))?;
         if prefix.contains(&b':') {
             return Err(self.refused("it is a URL or begins with a protocol, and only paths are opened"));
         }
-        Ok(Path::new(OsStr::from_bytes(self.name)))
+        Ok(path)
     }
 }
 
@@ -110,61 +105,33 @@ pub(crate) fn open_named(
     let own = folders.first().expect("the own folder is always there");
     // Whether a file exists elsewhere is nobody's business either.
     let may_leave = path.is_absolute() || path.components().any(|part| part == std::path::Component::ParentDir);
-    let real = match std::fs::canonicalize(own.join(path)) {
+    let real = match std::fs::canonicalize(own.join(&path)) {
         Ok(real) => real,
         Err(_) if may_leave => return Err(outside()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let name = String::from_utf8_lossy(name);
             return Err(Error::NotFound(format!("{} needs the {what} {name:?}, which is missing", from.name())));
         }
-        Err(error) => return Err(Error::io("find", own.join(path), error)),
+        Err(error) => return Err(Error::io("find", own.join(&path), error)),
     };
     if !folders.iter().any(|folder| real.starts_with(folder)) {
         return Err(outside());
     }
-    let (file, id) = open_regular(&request, &real)?;
-    ImageFile::named(file, real, id, caches)
+    ImageFile::named(open_regular(&request, &real)?, real, caches)
 }
 
 /// Opens a regular file at a path without symbolic links, so that nothing else is ever opened, whatever is put there meanwhile.
-fn open_regular(request: &Request<'_>, real: &Path) -> Result<(File, FileId)> {
+fn open_regular(request: &Request<'_>, real: &Path) -> Result<File> {
     let io = |error| Error::io("open", real, error);
-    let before = std::fs::symlink_metadata(real).map_err(io)?;
-    let kind = before.file_type();
-    if !before.is_file() {
-        let what = match () {
-            () if kind.is_dir() => "a folder",
-            () if kind.is_fifo() => "a FIFO",
-            () if kind.is_socket() => "a socket",
-            () if kind.is_symlink() => "a symbolic link",
-            () => "a device",
-        };
-        return Err(request.refused(format_args!("it is {what}")));
+    let kind = std::fs::symlink_metadata(real).map_err(io)?.file_type();
+    if !kind.is_file() {
+        return Err(request.refused(format_args!("it is {}", platform::kind_name(kind))));
     }
-    let file = open_plain(real).map_err(io)?;
-    let metadata = file.metadata().map_err(io)?;
-    let id = (metadata.dev(), metadata.ino());
-    if !metadata.is_file() || id != (before.dev(), before.ino()) {
+    let file = platform::open_plain(real).map_err(io)?;
+    if !file.metadata().map_err(io)?.is_file() {
         return Err(request.refused("it was replaced while it was opened"));
     }
-    Ok((file, id))
-}
-
-/// Opens without following any link and without waiting for anything.
-fn open_plain(real: &Path) -> std::io::Result<File> {
-    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::fs::{CWD, Mode, ResolveFlags, openat2};
-        use rustix::io::Errno;
-        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        match openat2(CWD, real, flags | OFlags::RDONLY, Mode::empty(), resolve) {
-            // Before Linux 5.6, and in sandboxes that do not know the call.
-            Err(Errno::NOSYS | Errno::PERM) => {}
-            opened => return Ok(opened?.into()),
-        }
-    }
-    File::options().read(true).custom_flags(flags.bits().cast_signed()).open(real)
+    Ok(file)
 }
 
 /// Calls `visit` for the regular files with this extension in the folders where a base of `from` may lie, until it returns a file.
@@ -190,8 +157,8 @@ pub(crate) fn search(
                 continue;
             }
             // What cannot be opened is not what is looked for.
-            let Ok((file, id)) = open_regular(&request, &path) else { continue };
-            let file = ImageFile::named(file, path, id, caches)?;
+            let Ok(file) = open_regular(&request, &path) else { continue };
+            let file = ImageFile::named(file, path, caches)?;
             if let Some(found) = visit(file) {
                 return Ok(Some(found));
             }

@@ -1,14 +1,16 @@
 //! Files on Linux and other Unix systems.
 
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{File, FileType};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{OFlags, SeekFrom, seek};
 use rustix::io::Errno;
 
-use super::FileRun;
+use super::{FileId, FileRun};
 
 /// Fills all of `buf` from `offset`, or fails.
 pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
@@ -61,4 +63,42 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 pub(crate) fn same_file(a: &Path, b: &Path) -> io::Result<bool> {
     let (a, b) = (std::fs::metadata(a)?, std::fs::metadata(b)?);
     Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
+}
+
+/// What makes an open file itself.
+pub(crate) fn file_id(file: &File) -> io::Result<FileId> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// What something is that is no regular file, in words.
+pub(crate) fn kind_name(kind: FileType) -> &'static str {
+    match () {
+        () if kind.is_dir() => "a folder",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () if kind.is_symlink() => "a symbolic link",
+        () => "a device",
+    }
+}
+
+/// The path that bytes inside an image stand for, where they can stand for one.
+pub(crate) fn path_of(name: &[u8]) -> Option<PathBuf> {
+    (!name.contains(&0)).then(|| OsStr::from_bytes(name).into())
+}
+
+/// Opens a path without links for reading, following no link on the way and waiting for nothing.
+pub(crate) fn open_plain(real: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, Mode, ResolveFlags, openat2};
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match openat2(CWD, real, flags | OFlags::RDONLY, Mode::empty(), resolve) {
+            // Before Linux 5.6, and in sandboxes that do not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => {}
+            opened => return Ok(opened?.into()),
+        }
+    }
+    File::options().read(true).custom_flags(flags.bits().cast_signed()).open(real)
 }

@@ -1,21 +1,23 @@
 //! Files on Windows.
 #![expect(unsafe_code, reason = "calls of the Windows API")]
 
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::io;
 use std::os::windows::ffi::OsStrExt;
-use std::os::windows::fs::FileExt;
+use std::os::windows::fs::{FileExt, OpenOptionsExt};
 use std::os::windows::io::AsRawHandle;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use windows_sys::Win32::Storage::FileSystem::GetDiskFreeSpaceExW;
+use windows_sys::Win32::Storage::FileSystem::{
+    BY_HANDLE_FILE_INFORMATION, FILE_FLAG_OPEN_REPARSE_POINT, GetDiskFreeSpaceExW, GetFileInformationByHandle,
+};
 use windows_sys::Win32::System::IO::DeviceIoControl;
 use windows_sys::Win32::System::Ioctl::{
     FILE_ALLOCATED_RANGE_BUFFER, FSCTL_QUERY_ALLOCATED_RANGES, FSCTL_SET_SPARSE, GET_LENGTH_INFORMATION,
     IOCTL_DISK_GET_LENGTH_INFO,
 };
 
-use super::FileRun;
+use super::{FileId, FileRun};
 
 /// Fills all of `buf` from `offset`, or fails.
 pub(crate) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
@@ -131,4 +133,34 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Says whether two paths lead to one file.
 pub(crate) fn same_file(a: &Path, b: &Path) -> io::Result<bool> {
     Ok(std::fs::canonicalize(a)? == std::fs::canonicalize(b)?)
+}
+
+/// What makes an open file itself.
+pub(crate) fn file_id(file: &File) -> io::Result<FileId> {
+    let mut info = BY_HANDLE_FILE_INFORMATION::default();
+    // SAFETY: the handle is open for the length of the call, and the structure is there to be filled.
+    let done = unsafe { GetFileInformationByHandle(file.as_raw_handle(), &raw mut info) };
+    if done == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((info.dwVolumeSerialNumber.into(), (u64::from(info.nFileIndexHigh) << 32) | u64::from(info.nFileIndexLow)))
+}
+
+/// What something is that is no regular file, in words.
+pub(crate) fn kind_name(kind: FileType) -> &'static str {
+    match () {
+        () if kind.is_dir() => "a folder",
+        () if kind.is_symlink() => "a symbolic link",
+        () => "a device",
+    }
+}
+
+/// The path that bytes inside an image stand for, where they can stand for one.
+pub(crate) fn path_of(name: &[u8]) -> Option<PathBuf> {
+    std::str::from_utf8(name).ok().filter(|name| !name.contains('\0')).map(PathBuf::from)
+}
+
+/// Opens a path without links for reading, following no link at its end.
+pub(crate) fn open_plain(real: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(FILE_FLAG_OPEN_REPARSE_POINT).open(real)
 }

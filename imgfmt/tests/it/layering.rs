@@ -15,6 +15,7 @@ const FLOORS: &[&str] = &[
     "source",
     "target",
     "partition",
+    "format",
     "volume",
     "filesystem",
     "image",
@@ -27,6 +28,10 @@ const FLOORS: &[&str] = &[
 
 /// Rooms whose drivers are strangers to each other: what two of them share lies in one of the files named here.
 const STRANGERS: &[(&str, &[&str])] = &[("filesystem", &["files", "bits", "chain", "elision", "utf16"])];
+const STRANGERS: &[(&str, &[&str])] = &[
+    ("filesystem", &["files", "bits"]),
+    ("format", &["cache", "chain", "file", "layer", "names", "policy", "unpack"]),
+];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

@@ -43,7 +43,6 @@ fn every_variant_reads_as_the_disk_it_was_made_of() {
     .into_iter()
     .enumerate()
     {
-        println!("{options}");
         let image = shop.converted(&format!("{number}.qcow2"), &format!("{options} -O qcow2"));
         if !["preallocation", "-S 0", "=2M"].iter().any(|word| options.contains(word)) {
             assert!(mapped_data(&opened(&image)) < shop.bytes.len() as u64, "holes are not Data");

@@ -28,7 +28,6 @@ fn every_variant_reads_as_the_disk_it_was_made_of() {
         .into_iter()
         .enumerate()
         {
-            println!("{options}");
             shop.converted(&format!("{number}.vmdk"), &format!("-O vmdk -o subformat={options}"));
         }
     }
