@@ -3,11 +3,13 @@
 mod capture;
 mod cat;
 mod cp;
+mod diff;
 mod disks;
 mod export;
 mod find;
 mod info;
 mod list;
+mod log;
 mod ls;
 mod restore;
 mod verify;
@@ -28,6 +30,8 @@ pub(crate) enum Command {
     Cat(cat::Arguments),
     Cp(cp::Arguments),
     Find(find::Arguments),
+    Log(log::Arguments),
+    Diff(diff::Arguments),
     Verify(verify::Arguments),
     Export(export::Arguments),
     Restore(restore::Arguments),
@@ -45,6 +49,8 @@ impl Command {
             Self::Cat(arguments) => cat::run(&arguments),
             Self::Cp(arguments) => cp::run(&arguments),
             Self::Find(arguments) => find::run(&arguments),
+            Self::Log(arguments) => log::run(&arguments),
+            Self::Diff(arguments) => diff::run(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
             Self::Export(arguments) => export::run(&arguments),
             Self::Restore(arguments) => restore::run(&arguments),

@@ -18,6 +18,7 @@
 
 pub mod bytes;
 pub mod capture;
+pub mod compare;
 pub mod disk;
 pub mod engine;
 pub mod error;

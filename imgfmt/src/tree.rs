@@ -25,7 +25,7 @@ pub mod notice;
 pub mod resolve;
 pub mod volume;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
@@ -95,6 +95,15 @@ enum Place {
     Volume(Inside),
 }
 
+/// Where a node of a filesystem comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The node as its filesystem counts.
+    pub node: NodeId,
+    /// Bytes of the disk that the filesystem's partition takes; `None` for a logical volume.
+    pub partition: Option<Range<u64>>,
+}
+
 /// A node of a filesystem.
 struct Inside {
     volume: Arc<Volume>,
@@ -149,6 +158,25 @@ impl Tree {
             Domain::Disk(generation) | Domain::Volume(generation, _) => generation,
         };
         Ok(Some(Arc::clone(self.disk_folder(generation)?.disk())))
+    }
+
+    /// Where a node comes from; `None` outside of filesystems.
+    pub fn origin(&self, node: NodeId) -> Result<Option<Origin>> {
+        let (domain, _, number) = self.domains.domain(node)?;
+        let (generation, index, inside) = match domain {
+            Domain::Top => return Ok(None),
+            Domain::Volume(generation, index) => (generation, index, Some(NodeId(number))),
+            Domain::Disk(generation) => match self.disk_folder(generation)?.item(number) {
+                Some(Item::Volume { index, .. }) => (generation, *index, None),
+                _ => return Ok(None),
+            },
+        };
+        let volume = self.volume(generation, index)?;
+        if volume.files().is_none() {
+            return Ok(None);
+        }
+        let partition = self.disk_folder(generation)?.range_of_volume(index);
+        Ok(Some(Origin { node: inside.unwrap_or(volume.root()), partition }))
     }
 
     /// Says whether `node` is the root folder of a filesystem, or of a volume whose files are not read.

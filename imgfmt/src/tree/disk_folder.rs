@@ -1,6 +1,7 @@
 //! The folder of one disk: its partitions and logical volumes, as folders and as raw files, and the disk itself.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::{Disk, Slice};
@@ -71,6 +72,8 @@ pub struct DiskFolder {
     by_number: HashMap<u64, usize>,
     by_name: HashMap<String, usize>,
     volumes: Vec<Source>,
+    /// Bytes of the disk that each partition takes, by index of its volume.
+    ranges: HashMap<u32, Range<u64>>,
 }
 
 impl std::fmt::Debug for DiskFolder {
@@ -89,6 +92,7 @@ impl DiskFolder {
             by_number: HashMap::new(),
             by_name: HashMap::new(),
             volumes: Vec::new(),
+            ranges: HashMap::new(),
         };
         folder.add_file("disk.raw", Arc::new(RawFile(Arc::clone(&disk))), disk.len());
         match read_layout(&disk) {
@@ -140,6 +144,11 @@ impl DiskFolder {
     pub fn volume(&self, index: u32) -> Result<&Source> {
         let found = usize::try_from(index).ok().and_then(|index| self.volumes.get(index));
         found.ok_or_else(|| Error::NotFound(format!("the disk has no volume {index}")))
+    }
+
+    /// Bytes of the disk that volume `index` takes, where it is a partition and not a logical volume.
+    pub fn range_of_volume(&self, index: u32) -> Option<Range<u64>> {
+        self.ranges.get(&index).cloned()
     }
 
     fn add(&mut self, number: u64, item: Item) {
@@ -201,15 +210,18 @@ impl DiskFolder {
                 }
                 Err(error) => Some(Source::Notice(notice::damaged_lvm2(&full_message(&error)))),
             };
-            opened.push((name, disk, source.ok_or(physical.len().saturating_sub(1))));
+            opened.push((name, disk, source.ok_or(physical.len().saturating_sub(1)), partition.range.clone()));
         }
         let logical = lvm2::assemble(&physical);
-        for (name, disk, source) in opened {
+        for (name, disk, source, range) in opened {
             let source = source.unwrap_or_else(|at| {
                 let volume = physical.get(at).expect("pushed above");
                 let group = volume.group_name().unwrap_or_default();
                 Source::Notice(notice::physical_volume(group, logical.iter().map(|volume| volume.name.as_str())))
             });
+            if let Ok(index) = u32::try_from(self.volumes.len()) {
+                self.ranges.insert(index, range);
+            }
             self.add_volume(&name, source);
             self.add_file(&format!("{name}.raw"), Arc::new(RawFile(Arc::clone(&disk))), disk.len());
         }

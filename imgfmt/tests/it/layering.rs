@@ -24,6 +24,7 @@ const FLOORS: &[&str] = &[
     "verify",
     "restore",
     "tree",
+    "compare",
 ];
 
 /// Rooms whose drivers are strangers to each other: what two of them share lies in one of the files named here.
