@@ -12,6 +12,7 @@ mod capture;
 mod conformance;
 mod damage;
 mod exfat;
+mod extract;
 mod fat;
 mod faults;
 mod filesystem_oracle;
