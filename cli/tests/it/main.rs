@@ -1,9 +1,13 @@
-//! Tests of the command line from outside, as a user would type it.
+//! The `hikae` command as a user meets it: real disks, real damage, real kills.
 
 #![expect(
+    clippy::as_conversions,
     clippy::arithmetic_side_effects,
     clippy::unwrap_used,
     reason = "an overflow or a failed step in a test fails the test, which is what it is for"
 )]
 
+mod disks;
+mod machine;
 mod second_reader;
+mod volumes;
