@@ -101,7 +101,7 @@ pub fn read_layout(disk: &dyn Disk) -> Result<Layout> {
     }
     let first = read_vec(disk, 0, 512)?;
     let table = mbr::parse_sector(&first);
-    let has_gpt = gpt::read(disk, table.as_ref(), &mut layout)?;
+    let has_gpt = gpt::read(disk, &first, table.as_ref(), &mut layout)?;
     if !has_gpt {
         match table {
             Some(table) if !mbr::looks_like_boot_sector(&first) || mbr::is_plausible(&table, disk) => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::machine::{Loop, Random, Ran, as_root, hikae, shell, sparse_file, text};
+use crate::machine::{Loop, Ran, Random, as_root, hikae, shell, sparse_file, text};
 use crate::volumes::{Kind, judge, make, name, table, tree, used_blocks_are_equal};
 
 /// A partition that a test put on its disk.
@@ -191,8 +191,12 @@ fn an_mbr_with_primary_and_logical_partitions_comes_back() {
 fn a_gpt_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let part = |number, start: u64, len: u64, kind| Part { number, start: start * MIB, len: len * MIB, kind };
-    let parts =
-        [part(1, 1, 40, Kind::Fat32), part(2, 41, 48, Kind::Ntfs), part(3, 90, 40, Kind::Ext4), part(7, 130, 8, Kind::Swap)];
+    let parts = [
+        part(1, 1, 40, Kind::Fat32),
+        part(2, 41, 48, Kind::Ntfs),
+        part(3, 90, 40, Kind::Ext4),
+        part(7, 130, 8, Kind::Swap),
+    ];
     let built = build(folder.path(), 140 * MIB, 512, &parts, |disk| {
         let args = "--new=1:1M:+40M --typecode=1:ef00 --change-name=1:EFI --new=2:41M:+48M --typecode=2:0700 --new=3:90M:+40M --new=7:130M:+8M --typecode=7:8200";
         as_root("sgdisk", args.split(' ').chain([text(disk)]));
@@ -220,7 +224,12 @@ fn a_gpt_on_sectors_of_4096_bytes_comes_back() {
     let info = hikae(folder.path(), ["info", "device.hik", "--json"]).expect(0).json();
     assert_eq!(info["record"]["disk"]["logical_sector_size"], 4096);
     let starts = |info: &Value| -> Vec<u64> {
-        info["record"]["layout"]["partitions"].as_array().unwrap().iter().map(|p| p["start"].as_u64().unwrap()).collect()
+        info["record"]["layout"]["partitions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p["start"].as_u64().unwrap())
+            .collect()
     };
     assert_eq!(starts(&info), [MIB, 42 * MIB, 83 * MIB]);
     let file = hikae(folder.path(), ["info", "default.hik", "--json"]).expect(0).json();
@@ -267,7 +276,12 @@ fn a_disk_of_no_known_shape_comes_back_whatever_its_length() {
     let disk = folder.path().join("disk.img");
     for len in [1, 511, 512, 513, 4095, 4097, 65_535, 65_537, 1_000_003, 5_242_881] {
         random_file(&disk, len, len as u64);
-        for options in [&["--chunk-size", "4K"][..], &["--chunk-size", "4M"], &["--compression", "lz4"], &["--sector-size", "4096"]] {
+        for options in [
+            &["--chunk-size", "4K"][..],
+            &["--chunk-size", "4M"],
+            &["--compression", "lz4"],
+            &["--sector-size", "4096"],
+        ] {
             let image = format!("{len}{}.hik", options.concat());
             hikae(folder.path(), ["capture", "disk.img", &image].iter().chain(options)).expect(0);
             hikae(folder.path(), ["restore", &image, "out.img", "--yes"]).expect(0);

@@ -40,7 +40,12 @@ impl Ran {
     #[track_caller]
     pub(crate) fn says(self, parts: &[&str]) -> Self {
         for part in parts {
-            assert!(self.err.contains(part) || self.out.contains(part), "{part:?} is not in {}\n{}", self.out, self.err);
+            assert!(
+                self.err.contains(part) || self.out.contains(part),
+                "{part:?} is not in {}\n{}",
+                self.out,
+                self.err
+            );
         }
         self
     }
@@ -58,8 +63,9 @@ fn command(program: &str) -> Command {
 pub(crate) fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Ran {
     let mut command = command(program);
     command.args(args);
-    let output =
-        command.output().unwrap_or_else(|error| panic!("{program} is needed by this test and cannot be started: {error}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{program} is needed by this test and cannot be started: {error}"));
     output.into()
 }
 
@@ -72,7 +78,10 @@ pub(crate) fn hikae<S: AsRef<OsStr>>(folder: &Path, args: impl IntoIterator<Item
 pub(crate) fn start(folder: &Path, args: &[&str]) -> std::process::Child {
     let mut command = command(HIKAE);
     command.args(args).current_dir(folder);
-    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
     command.spawn().unwrap()
 }
 

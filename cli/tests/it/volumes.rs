@@ -51,7 +51,8 @@ pub(crate) fn make(kind: Kind, file: &Path, len: u64, sector_size: u32, tree: &P
     let mnt = file.with_extension("mnt");
     let (image, from) = (text(file), text(tree));
     let fill = |mounted: &Mounted| {
-        let script = format!("cp -r '{from}/.' .; cp big junk; sync; rm junk many/*7.txt; head -c 300000 /dev/urandom > again");
+        let script =
+            format!("cp -r '{from}/.' .; cp big junk; sync; rm junk many/*7.txt; head -c 300000 /dev/urandom > again");
         shell(&mounted.path, &script);
     };
     match kind {
@@ -64,7 +65,10 @@ pub(crate) fn make(kind: Kind, file: &Path, len: u64, sector_size: u32, tree: &P
         Kind::Fat32 | Kind::Fat16 => {
             let bits = if kind == Kind::Fat32 { "32" } else { "16" };
             as_root("mkfs.vfat", ["-F", bits, "-S", &sector, "-s", "1", "-n", "EFI", image]);
-            shell(tree, &format!("mcopy -Q -s -i '{image}' big zeros empty many deep ::; mcopy -i '{image}' big ::junk"));
+            shell(
+                tree,
+                &format!("mcopy -Q -s -i '{image}' big zeros empty many deep ::; mcopy -i '{image}' big ::junk"),
+            );
             shell(tree, &format!("mdel -i '{image}' ::junk ::big; mcopy -i '{image}' deep/noise1 ::again"));
         }
         Kind::Exfat => {
@@ -80,7 +84,8 @@ pub(crate) fn make(kind: Kind, file: &Path, len: u64, sector_size: u32, tree: &P
         }
         Kind::Swap => {
             as_root("mkswap", ["-q", "-L", "swap", image]);
-            let script = format!("head -c 2000000 /dev/urandom | dd of='{image}' bs=4K seek=2 conv=notrunc status=none");
+            let script =
+                format!("head -c 2000000 /dev/urandom | dd of='{image}' bs=4K seek=2 conv=notrunc status=none");
             shell(file.parent().unwrap(), &script);
         }
     }
@@ -112,7 +117,8 @@ pub(crate) fn judge(kind: Kind, folder: &Path, original: &Loop, restored: &Loop,
             let options = if kind == Kind::Ext4 { "ro,noload" } else { "ro" };
             let one = mount(kind, &folder.join("original"), &original.path, options);
             let two = mount(kind, &folder.join("restored"), &restored.path, options);
-            let exclude = if kind == Kind::Ntfs && !swap_kept { "--exclude=pagefile.sys" } else { "--exclude=lost+found" };
+            let exclude =
+                if kind == Kind::Ntfs && !swap_kept { "--exclude=pagefile.sys" } else { "--exclude=lost+found" };
             as_root("diff", ["-r", exclude, text(&one.path), text(&two.path)]);
             if kind == Kind::Ntfs && !swap_kept {
                 let page = std::fs::read(two.path.join("pagefile.sys")).unwrap();

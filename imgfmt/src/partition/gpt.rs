@@ -22,8 +22,8 @@ struct Copy {
     entries: Vec<u8>,
 }
 
-/// Reads the table into `layout`. Returns `false` where there is none.
-pub fn read(disk: &dyn Disk, mbr: Option<&mbr::Table>, layout: &mut Layout) -> Result<bool> {
+/// Reads the table into `layout`. Returns `false` where there is none. `first` is the first sector, `mbr` the table in it.
+pub fn read(disk: &dyn Disk, first: &[u8], mbr: Option<&mbr::Table>, layout: &mut Layout) -> Result<bool> {
     let sector = u64::from(disk.sector_size());
     let last_lba = disk.len().checked_div(sector).unwrap_or(0).saturating_sub(1);
     if last_lba < 2 {
@@ -33,6 +33,11 @@ pub fn read(disk: &dyn Disk, mbr: Option<&mbr::Table>, layout: &mut Layout) -> R
     let claimed = mbr.is_some_and(mbr::Table::is_protective);
     if !claimed && primary.is_err() {
         // Without a protective MBR and a good primary, a stray backup is a remnant of an earlier life.
+        return Ok(false);
+    }
+    if !claimed && mbr.is_some_and(|mbr| mbr::looks_like_boot_sector(first) || !mbr.is_blank()) {
+        // No system follows a GPT that the MBR does not announce, but where there is nothing else to follow.
+        layout.problems.push("a GPT that the MBR does not announce lies on the disk too: it is not used".into());
         return Ok(false);
     }
     let backup_lba = primary.as_ref().map_or(last_lba, |primary| primary.alternate_lba);

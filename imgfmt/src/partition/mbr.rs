@@ -47,6 +47,11 @@ impl Table {
     pub fn is_protective(&self) -> bool {
         self.entries.iter().any(|entry| entry.os_type == 0xee)
     }
+
+    /// Says whether it lists nothing.
+    pub fn is_blank(&self) -> bool {
+        self.entries.iter().all(Entry::is_empty)
+    }
 }
 
 /// Parses 512 bytes as an MBR or EBR; `None` without the 0x55 0xaa at their end.
