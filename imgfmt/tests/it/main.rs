@@ -16,6 +16,7 @@ mod extract;
 mod fat;
 mod faults;
 mod filesystem_oracle;
+mod history;
 mod image_files;
 mod layering;
 mod lvm2;
