@@ -76,9 +76,13 @@ fn a_generation_costs_what_changed() {
     let record = hikae(folder.path(), ["capture", "disk.img", "a.hik", "--json"]).expect(0).json()["record"].clone();
     let cost = size(folder.path()) - second;
     // The nodes: every leaf has changed, and has an id of 32 bytes, a place of 16 and a tag for each chunk. The table: 48 bytes for each new chunk.
-    let new = record["counts"]["chunks_new"].as_u64().unwrap() + record["counts"]["chunks_difference"].as_u64().unwrap();
+    let new =
+        record["counts"]["chunks_new"].as_u64().unwrap() + record["counts"]["chunks_difference"].as_u64().unwrap();
     let nodes = len / 65536 * 52 + new * 49 + (64 << 10);
-    assert!(cost <= alone * 13 / 10 + nodes, "{cost} bytes for pages worth {alone}, with {nodes} for nodes and table: {record}");
+    assert!(
+        cost <= alone * 13 / 10 + nodes,
+        "{cost} bytes for pages worth {alone}, with {nodes} for nodes and table: {record}"
+    );
     hikae(folder.path(), ["verify", "a.hik"]).expect(0);
     hikae(folder.path(), ["restore", "a.hik", "out.img"]).expect(0);
     assert_eq!(run("cmp", [&disk, &folder.path().join("out.img")]).code, 0);

@@ -8,7 +8,9 @@
 )]
 
 mod cost;
+mod crash;
 mod disks;
 mod machine;
 mod second_reader;
+mod targets;
 mod volumes;

@@ -21,7 +21,7 @@ pub trait PackFile: Send + Sync + Debug {
 pub trait NewPack: Send + Debug {
     /// Appends bytes.
     fn append(&mut self, bytes: &[u8]) -> Result<()>;
-    /// Makes everything appended so far durable.
+    /// Makes everything appended so far durable. Where that fails, nothing of the pack is reused.
     fn sync(&mut self) -> Result<()>;
     /// The same file for reading what was appended so far.
     fn reader(&self) -> Arc<dyn PackFile>;
@@ -259,7 +259,12 @@ impl NewPack for FileNewPack {
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.file.file.sync_all().map_err(|error| Error::io("sync", &self.file.path, error))
+        self.file.file.sync_all().map_err(|error| {
+            // From now on the system may show bytes that never reached the disk, and a later sync may succeed all the same. So nothing
+            // of this pack may be taken up by the next writer.
+            let _ = std::fs::remove_file(&self.file.path);
+            Error::io("sync", &self.file.path, error)
+        })
     }
 
     fn reader(&self) -> Arc<dyn PackFile> {
@@ -273,7 +278,11 @@ impl NewPack for FileNewPack {
         }
         std::fs::rename(&self.file.path, &self.final_path)
             .map_err(|error| Error::io("rename", &self.file.path, error))?;
-        platform::sync_folder(&self.folder).map_err(|error| Error::io("sync", &self.folder, error))
+        platform::sync_folder(&self.folder).map_err(|error| {
+            // A pack that is not durable under its name must not look as if it were.
+            let _ = std::fs::rename(&self.final_path, &self.file.path);
+            Error::io("sync", &self.folder, error)
+        })
     }
 }
 

@@ -20,6 +20,7 @@ mod history;
 mod image_files;
 mod layering;
 mod lvm2;
+mod maps;
 mod memory_store;
 mod memory_target;
 mod ntfs;
