@@ -83,21 +83,27 @@ fn a_capture_killed_at_any_time_costs_only_itself() {
     renew(folder, &mut random);
     let began = Instant::now();
     hikae(folder, ["capture", "disk.img", "a.hik", "--pack-size", "3M"]).expect(0);
-    let whole = u64::try_from(began.elapsed().as_micros()).unwrap();
-    let (mut reused, mut killed, mut visible) = (0, 0, 0);
-    for _ in 0..rounds {
+    let mut whole = began.elapsed();
+    let (mut reused, mut killed) = (0, 0);
+    for _ in 0..rounds * 4 {
+        if killed == rounds {
+            break;
+        }
         reset(folder, &saved);
         renew(folder, &mut random);
+        let began = Instant::now();
         let mut child = start(folder, &["capture", "disk.img", "a.hik", "--pack-size", "3M"]);
-        std::thread::sleep(Duration::from_micros(random.below(whole * 11 / 10)));
+        std::thread::sleep(whole.mul_f64(random.below(1000) as f64 / 1000.0));
         child.kill().unwrap();
         let status: ExitStatus = child.wait().unwrap();
-        killed += u64::from(status.signal() == Some(9));
         let found = listed(folder);
         assert!(found == [1, 2] || found == [1, 2, 3], "{found:?}");
-        visible += u64::from(found.len() == 3);
-        if status.code() == Some(0) {
-            assert_eq!(found, [1, 2, 3], "a capture that said it was done is there");
+        if status.signal() == Some(9) {
+            killed += 1;
+        } else {
+            // Not killed in time: this machine has become quicker. A capture that said it was done is there.
+            assert_eq!((status.code(), found.len()), (Some(0), 3));
+            whole = whole.min(began.elapsed());
         }
         older_are_whole(folder);
         reused += finish(folder);
@@ -105,11 +111,8 @@ fn a_capture_killed_at_any_time_costs_only_itself() {
         hikae(folder, ["restore", "a.hik", "out.img", "--yes"]).expect(0);
         shell(folder, "cmp out.img disk.img");
     }
-    assert!(killed > rounds / 2, "{killed} of {rounds} captures were killed");
-    assert!(
-        reused > rounds * CHUNKS as u64 / 10,
-        "{reused} chunks of {rounds} torn captures were reused ({visible} were done)"
-    );
+    assert_eq!(killed, rounds, "captures that were killed in time");
+    assert!(reused > rounds * CHUNKS as u64 / 20, "{reused} chunks of {rounds} torn captures were reused");
 }
 
 /// How often a capture makes each of these calls.
@@ -151,16 +154,16 @@ fn a_capture_killed_or_failed_at_any_call_costs_only_itself() {
     let saved = folder.join("saved");
     shell(folder, "mkdir saved; cp a.* saved");
     renew(folder, &mut random);
-    let counted = calls(folder, &["fsync", "rename", "write"]);
+    let counted = calls(folder, &["fsync", "rename", "pwrite64"]);
     // Four packs: data, table, the rest, and the folder of each.
-    assert!(counted["fsync"] >= 12 && counted["rename"] >= 3 && counted["write"] >= 12, "{counted:?}");
+    assert!(counted["fsync"] >= 12 && counted["rename"] >= 3 && counted["pwrite64"] >= 12, "{counted:?}");
     let mut cases: Vec<(&str, &str, u64)> = Vec::new();
     for (call, count) in &counted {
-        let step = if call == "write" && std::env::var_os("HIKAE_LONG").is_none() { 2 } else { 1 };
+        let step = if call == "pwrite64" && std::env::var_os("HIKAE_LONG").is_none() { 2 } else { 1 };
         for at in (1..=*count).step_by(step) {
             for what in ["signal=KILL", "error=EIO", "error=ENOSPC"] {
                 // One error is enough where it is not about space.
-                if call == "write" || what != "error=ENOSPC" {
+                if call == "pwrite64" || what != "error=ENOSPC" {
                     cases.push((call, what, at));
                 }
             }
