@@ -204,6 +204,34 @@ impl Tree {
         }
     }
 
+    /// Where a node lies, for messages: `disk.raw of 0012_2026-11-15T093000Z`, `node 17 of p2 of 0012_2026-11-15T093000Z`.
+    pub fn describe(&self, node: NodeId) -> String {
+        let of = |generation: u32| match &self.shown {
+            Shown::Image(image) => match find(image, generation) {
+                Some(entry) => format!(" of {}", folder_name(entry.number, entry.created)),
+                None => format!(" of generation {generation}"),
+            },
+            Shown::Disk(_) => String::new(),
+        };
+        let item = |generation: u32, number: u64| {
+            let disk = self.disk_folder(generation).ok()?;
+            disk.item(number).map(|item| item.name().to_owned())
+        };
+        match self.domains.domain(node) {
+            Ok((Domain::Top, ..)) => "the root".to_owned(),
+            Ok((Domain::Disk(generation), _, FOLDER)) => format!("the folder{}", of(generation)),
+            Ok((Domain::Disk(generation), _, number)) => match item(generation, number) {
+                Some(name) => format!("{name}{}", of(generation)),
+                None => format!("file {number}{}", of(generation)),
+            },
+            Ok((Domain::Volume(generation, index), _, number)) => {
+                let name = item(generation, disk_folder::volume_number(index));
+                format!("node {number} of {}{}", name.unwrap_or_else(|| format!("volume {index}")), of(generation))
+            }
+            Err(_) => format!("node {}", node.0),
+        }
+    }
+
     /// What the filesystem is that `node` lies in; `None` outside of filesystems and where its files are not read.
     pub fn filesystem_at(&self, node: NodeId) -> Result<Option<Summary>> {
         match self.place(node)? {
