@@ -11,7 +11,11 @@ mod info;
 mod list;
 mod log;
 mod ls;
+#[cfg(unix)]
+mod mount;
 mod restore;
+#[cfg(unix)]
+mod umount;
 mod verify;
 
 use clap::Subcommand;
@@ -32,6 +36,10 @@ pub(crate) enum Command {
     Find(find::Arguments),
     Log(log::Arguments),
     Diff(diff::Arguments),
+    #[cfg(unix)]
+    Mount(mount::Arguments),
+    #[cfg(unix)]
+    Umount(umount::Arguments),
     Verify(verify::Arguments),
     Export(export::Arguments),
     Restore(restore::Arguments),
@@ -51,6 +59,10 @@ impl Command {
             Self::Find(arguments) => find::run(&arguments),
             Self::Log(arguments) => log::run(&arguments),
             Self::Diff(arguments) => diff::run(&arguments),
+            #[cfg(unix)]
+            Self::Mount(arguments) => mount::run(&arguments),
+            #[cfg(unix)]
+            Self::Umount(arguments) => umount::run(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
             Self::Export(arguments) => export::run(&arguments),
             Self::Restore(arguments) => restore::run(&arguments),

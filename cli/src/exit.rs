@@ -25,6 +25,8 @@ pub(crate) enum Failure {
     WrongUse(String),
     /// Something that is not done for safety, with what to do instead.
     Refused(String),
+    /// Something outside of the library that did not work.
+    Failed(String),
 }
 
 impl From<Error> for Failure {
@@ -42,7 +44,7 @@ impl Failure {
                     .to_owned()
             }
             Self::Library(error) => full_message(error),
-            Self::WrongUse(text) | Self::Refused(text) => text.clone(),
+            Self::WrongUse(text) | Self::Refused(text) | Self::Failed(text) => text.clone(),
         };
         printable(&text)
     }
@@ -52,7 +54,7 @@ impl Failure {
         match self {
             Self::Library(Error::Refused(_)) | Self::Refused(_) => REFUSED,
             Self::Library(Error::Corrupt { .. } | Error::Bad { .. }) => FOUND,
-            Self::Library(_) => FAILED,
+            Self::Library(_) | Self::Failed(_) => FAILED,
             Self::WrongUse(_) => WRONG_USE,
         }
     }

@@ -31,7 +31,12 @@ impl ImageName {
 
     /// Opens the image; packs may also lie in `more` folders. Warnings about it go to stderr.
     pub(crate) fn open(&self, more: &[PathBuf]) -> Result<Arc<Image>, Failure> {
-        let image = open_image(&self.path, more)?;
+        self.open_with(more, &OpenOptions::default())
+    }
+
+    /// The same with options.
+    pub(crate) fn open_with(&self, more: &[PathBuf], options: &OpenOptions) -> Result<Arc<Image>, Failure> {
+        let image = Arc::new(Image::open(Arc::new(folder_store(&self.path, more)?), options)?);
         for warning in image.warnings() {
             eprintln!("hikae: warning: {}", crate::text::printable(warning));
         }
@@ -76,12 +81,6 @@ pub(crate) fn folder_store(path: &Path, more: &[PathBuf]) -> Result<FolderStore,
         Error::Refused(reason) => Failure::WrongUse(reason),
         error => error.into(),
     })
-}
-
-/// Opens an image without printing its warnings.
-pub(crate) fn open_image(path: &Path, more: &[PathBuf]) -> Result<Arc<Image>, Failure> {
-    let store = folder_store(path, more)?;
-    Ok(Arc::new(Image::open(Arc::new(store), &OpenOptions::default())?))
 }
 
 /// Finds the generation by number, `latest`, `~N`, folder name or a prefix of it, date or time, or age.

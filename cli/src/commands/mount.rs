@@ -1,0 +1,230 @@
+//! `hikae mount`: an image or disk as a folder.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use imgfmt::image::OpenOptions;
+use imgfmt::image::reader::full_message;
+use imgfmt::tree::{Tree, TreeOptions};
+use mount_unix::{Log, Mount, MountError, MountOptions};
+
+use crate::exit::{DONE, FAILED, Failure};
+use crate::image_name::{ImageName, choose};
+use crate::source;
+use crate::text::{parse_size, printable};
+
+/// Set for the process that serves a mount in the background: it says on its standard output when the mount is there.
+const IN_BACKGROUND: &str = "HIKAE_MOUNT_IN_BACKGROUND";
+/// What it says.
+const READY: &[u8] = b"mounted\n";
+/// Lines that are not logged again as long as they are among the last ones.
+const LAST_LINES: usize = 64;
+
+/// Shows an image or disk as a folder: its generations, their files, and their partitions and disks as raw files.
+///
+/// Returns when the mount is there, and leaves a process that serves it until `hikae umount DIR`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// IMAGE (all generations), IMAGE@GEN (one), a raw file or a device.
+    image: String,
+    /// The folder to mount on.
+    dir: PathBuf,
+    /// Most memory for decoded data.
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
+    cache: u64,
+    /// Let other users see the mount, with the permissions that the files have.
+    #[arg(long)]
+    allow_other: bool,
+    /// Everything belongs to this user, by number.
+    #[arg(long)]
+    uid: Option<u32>,
+    /// Everything belongs to this group, by number.
+    #[arg(long)]
+    gid: Option<u32>,
+    /// Serve the mount in this process, until Ctrl-C or hikae umount.
+    #[arg(long)]
+    foreground: bool,
+    /// Add what goes wrong while it is served to this file, besides the system's log.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Another folder in which packs may lie; can be given more than once.
+    #[arg(long, value_name = "FOLDER")]
+    packs: Vec<PathBuf>,
+}
+
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Self {
+        Self::Failed(full_message(&error))
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    let in_background = std::env::var_os(IN_BACKGROUND).is_some();
+    if arguments.foreground || in_background { serve(arguments, in_background) } else { start(arguments) }
+}
+
+/// Starts a process that serves the mount, and waits until it is there.
+fn start(arguments: &Arguments) -> Result<u8, Failure> {
+    let failed = |error: std::io::Error| Failure::Failed(format!("cannot start a process for the mount: {error}"));
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1)).env(IN_BACKGROUND, "1");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let mut said = Vec::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_end(&mut said).map_err(failed)?;
+    }
+    if said == READY {
+        let dir = arguments.dir.display().to_string();
+        eprintln!("hikae: mounted on {}; end it with: hikae umount {0}", printable(&dir));
+        return Ok(DONE);
+    }
+    // It has said itself what went wrong.
+    let status = child.wait().map_err(failed)?;
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(code) if code != DONE => Ok(code),
+        _ => Err(Failure::Failed(format!("the process for the mount ended early: {status}"))),
+    }
+}
+
+fn serve(arguments: &Arguments, in_background: bool) -> Result<u8, Failure> {
+    if in_background {
+        // So that the end of the terminal is not the end of the mount. It fails only for who leads a session already.
+        let _ = rustix::process::setsid();
+    }
+    let log = Arc::new(LogLines::open(arguments.log.as_deref(), in_background)?);
+    let readahead_bytes = (arguments.cache / 4).min(64 << 20);
+    let tree = open(arguments, arguments.cache.saturating_sub(readahead_bytes))?;
+    let lines = Arc::clone(&log);
+    let heard: Log = Arc::new(move |line: &str| lines.add(line));
+    let options = MountOptions {
+        source: std::path::absolute(&arguments.image)
+            .map_or(arguments.image.clone(), |path| path.display().to_string()),
+        allow_other: arguments.allow_other,
+        uid: arguments.uid,
+        gid: arguments.gid,
+        readahead_bytes,
+        log: heard,
+    };
+    let mount = Mount::new(Arc::new(tree), &arguments.dir, &options)?;
+    let unmounter = mount.unmounter();
+    let asked = AtomicBool::new(false);
+    let handler = move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(FAILED.into());
+        }
+        if let Err(error) = unmounter.unmount() {
+            log.add(&full_message(&error));
+        }
+    };
+    ctrlc::set_handler(handler).map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))?;
+    if in_background {
+        say_ready()?;
+    }
+    mount.serve()?;
+    Ok(DONE)
+}
+
+/// Opens what is to be seen.
+fn open(arguments: &Arguments, cache_bytes: u64) -> Result<Tree, Failure> {
+    let name = ImageName::parse(&arguments.image);
+    let options = TreeOptions::default();
+    if name.path.extension().is_none_or(|extension| extension != "hik") {
+        let disk = source::open(&name.path, None)?.disk;
+        return Ok(Tree::of_disk(disk, modified(&name.path), &options));
+    }
+    for folder in [name.path.parent().unwrap_or(Path::new(""))].into_iter().chain(arguments.packs.iter().map(|p| &**p))
+    {
+        guard_hidden(folder, &arguments.dir)?;
+    }
+    let image = name.open_with(&arguments.packs, &OpenOptions { cache_bytes })?;
+    match &name.generation {
+        None => Ok(Tree::of_image(image, &options)),
+        Some(wish) => {
+            let entry = choose(&image, wish)?;
+            let disk = image.generation(entry.number)?;
+            Ok(Tree::of_disk(Arc::new(disk), entry.created, &options))
+        }
+    }
+}
+
+/// Refuses a mount that would hide the packs that it is made of.
+fn guard_hidden(folder: &Path, dir: &Path) -> Result<(), Failure> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match (folder.canonicalize(), dir.canonicalize()) {
+        (Ok(folder), Ok(dir)) if folder.starts_with(&dir) => Err(Failure::Refused(format!(
+            "{} holds the image itself: a mount there would hide it; choose an empty folder",
+            dir.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Seconds since 1970 of the last change of a file.
+fn modified(path: &Path) -> u64 {
+    let time = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    time.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs())
+}
+
+/// Tells the process that waits, and lets go of everything that it was given.
+fn say_ready() -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::Failed(format!("cannot go into the background: {error}"));
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(READY).and_then(|()| stdout.flush()).map_err(failed)?;
+    let nowhere = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
+    rustix::stdio::dup2_stderr(&nowhere).map_err(|error| failed(error.into()))?;
+    rustix::stdio::dup2_stdout(&nowhere).map_err(|error| failed(error.into()))
+}
+
+/// Where lines about trouble go.
+struct LogLines {
+    file: Option<File>,
+    /// The system's log, for a process without a terminal.
+    system: Option<UnixDatagram>,
+    last: Mutex<VecDeque<String>>,
+}
+
+impl LogLines {
+    fn open(file: Option<&Path>, in_background: bool) -> Result<Self, Failure> {
+        let cannot = |path: &Path, error| Failure::from(imgfmt::Error::io("open", path, error));
+        let file = match file {
+            Some(path) => {
+                Some(File::options().append(true).create(true).open(path).map_err(|error| cannot(path, error))?)
+            }
+            None => None,
+        };
+        let system = || UnixDatagram::unbound().and_then(|socket| socket.connect("/dev/log").map(|()| socket)).ok();
+        Ok(Self { file, system: if in_background { system() } else { None }, last: Mutex::default() })
+    }
+
+    /// Logs a line, unless it was among the last ones: a program that tries again and again says nothing new.
+    fn add(&self, line: &str) {
+        let line = printable(line);
+        {
+            let mut last = self.last.lock().expect("no holder of the lock panics");
+            if last.contains(&line) {
+                return;
+            }
+            if last.len() >= LAST_LINES {
+                last.pop_front();
+            }
+            last.push_back(line.clone());
+        }
+        eprintln!("hikae: {line}");
+        // There is nobody to tell where a log cannot be written.
+        if let Some(mut file) = self.file.as_ref() {
+            let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+            let _ = file.write_all(format!("{now} {line}\n").as_bytes());
+        }
+        if let Some(system) = &self.system {
+            // Facility "daemon", severity "error" (RFC 3164).
+            let _ = system.send(format!("<27>hikae[{}]: {line}", std::process::id()).as_bytes());
+        }
+    }
+}
