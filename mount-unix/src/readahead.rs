@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -353,7 +354,8 @@ impl Shared {
                     if let Some(found @ Block::Queued) = state.blocks.get_mut(&key) {
                         *found = Block::Running;
                         drop(state);
-                        self.run(&file, key.1);
+                        // A bug in a parser costs the block; whoever reads there meets it and reports it.
+                        let _ = catch_unwind(AssertUnwindSafe(|| self.run(&file, key.1)));
                         drop(file);
                         state = self.lock();
                     }

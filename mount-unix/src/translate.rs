@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,18 +79,23 @@ impl Translate {
     }
 
     /// Logs an error and makes it a number.
-    fn failed(&self, action: &str, node: NodeId, error: &Error) -> Errno {
+    fn failed(&self, action: &dyn Display, node: NodeId, error: &Error) -> Errno {
         let node = self.streams.find(node).map_or(node, |stream| stream.node);
         (self.log)(&format!("cannot {action} {}: {}", self.tree.describe(node), full_message(error)));
         errno(error)
     }
 
     /// Runs what answers a call. A bug in a parser costs the one call, and neither a thread of the mount nor its reader.
-    fn answer<T>(&self, action: &str, node: INodeNo, work: impl FnOnce(NodeId) -> Result<T, Error>) -> Answer<T> {
+    fn answer<T>(
+        &self,
+        action: impl Display,
+        node: INodeNo,
+        work: impl FnOnce(NodeId) -> Result<T, Error>,
+    ) -> Answer<T> {
         let node = NodeId(node.0);
         match catch_unwind(AssertUnwindSafe(|| work(node))) {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(self.failed(action, node, &error)),
+            Ok(Err(error)) => Err(self.failed(&action, node, &error)),
             Err(_) => {
                 (self.log)(&format!("cannot {action} {}: a bug in hikae, please report it", self.tree.describe(node)));
                 Err(Errno::EIO)
@@ -321,7 +327,8 @@ impl Filesystem for Translate {
         reply: ReplyData,
     ) {
         let Some(file) = Self::opened(&self.files, fh) else { return reply.error(Errno::EBADF) };
-        match self.answer("read", ino, |_| self.read_bytes(&file, offset, size)) {
+        let action = format_args!("read {size} bytes at {offset:#x} of");
+        match self.answer(action, ino, |_| self.read_bytes(&file, offset, size)) {
             Ok(Some(bytes)) => reply.data(bytes.as_slice()),
             Ok(None) => reply.data(&[]),
             Err(error) => reply.error(error),

@@ -1,1 +1,139 @@
+//! Reading ahead against a model file that counts, fails and waits.
 
+use std::sync::atomic::AtomicU64;
+
+use imgfmt::disk::check_range;
+use imgfmt::{Error, Extent, ExtentKind};
+
+use super::*;
+
+/// A file whose byte at `n` follows from `n`.
+#[derive(Debug, Default)]
+struct Model {
+    len: u64,
+    /// Reads that overlap this fail.
+    bad: Range<u64>,
+    panics: bool,
+    bytes_read: Arc<AtomicU64>,
+}
+
+fn byte_at(n: u64) -> u8 {
+    (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+impl Content for Model {
+    fn len(&self) -> u64 {
+        self.len
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let end = check_range(offset, buf.len() as u64, self.len)?;
+        self.bytes_read.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        if offset < self.bad.end && end > self.bad.start {
+            assert!(!self.panics, "asked to");
+            return Err(Error::corrupt("model", offset, "asked to"));
+        }
+        buf.iter_mut().zip(offset..).for_each(|(byte, n)| *byte = byte_at(n));
+        Ok(())
+    }
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        Ok(Extent { offset, len: self.len - offset, kind: ExtentKind::Data })
+    }
+    fn places(&self) -> Option<Vec<Range<u64>>> {
+        None
+    }
+}
+
+fn check(readahead: &Readahead, file: &Arc<OpenFile>, range: Range<u64>) {
+    let bytes = readahead.read(file, range.clone()).unwrap();
+    assert!(bytes.as_slice().iter().copied().eq(range.clone().map(byte_at)), "{range:?}");
+}
+
+const LEN: u64 = 20 * BLOCK + 12_345;
+
+#[test]
+fn a_sequence_is_read_right_and_about_once() {
+    for (piece, limit) in
+        [(131_072, 64 << 20), (1 << 20, 64 << 20), (100_000, 64 << 20), (131_072, 0), (3 << 20, 8 << 20)]
+    {
+        let readahead = Readahead::start(2, limit).unwrap();
+        let bytes_read = Arc::new(AtomicU64::new(0));
+        let model = Model { len: LEN, bytes_read: Arc::clone(&bytes_read), ..Model::default() };
+        let file = readahead.file(NodeId(1), Box::new(model));
+        let mut at = 0;
+        while at < LEN {
+            check(&readahead, &file, at..(at + piece).min(LEN));
+            at += piece;
+        }
+        let read = bytes_read.load(Ordering::Relaxed);
+        assert!(read < LEN + LEN / 4 + 4 * BLOCK, "{read} of {LEN} in pieces of {piece} within {limit}");
+    }
+}
+
+#[test]
+fn reads_that_overtake_each_other_are_right() {
+    let readahead = Readahead::start(2, 32 << 20).unwrap();
+    let file = readahead.file(NodeId(1), Box::new(Model { len: LEN, ..Model::default() }));
+    let pieces = LEN / 131_072;
+    for n in 0..pieces {
+        let n = if n % 2 == 0 { (n + 1).min(pieces - 1) } else { n - 1 };
+        check(&readahead, &file, n * 131_072..(n + 1) * 131_072);
+    }
+}
+
+#[test]
+fn many_readers_of_many_files_in_a_small_limit_are_right() {
+    let readahead = Readahead::start(3, 4 << 20).unwrap();
+    let files: Vec<_> =
+        (0..6).map(|n| readahead.file(NodeId(n), Box::new(Model { len: LEN, ..Model::default() }))).collect();
+    std::thread::scope(|scope| {
+        for thread in 0..12_u64 {
+            let (readahead, file) = (&readahead, &files[thread as usize % files.len()]);
+            scope.spawn(move || {
+                let mut at = thread * BLOCK;
+                for n in 0..120 {
+                    let end = (at + 100_000).min(LEN);
+                    check(readahead, file, at..end);
+                    // Now and then to another place.
+                    at = if n % 40 == 39 || end == LEN { (n * 777_777) % LEN } else { end };
+                }
+            });
+        }
+    });
+    let state = readahead.shared.lock();
+    assert!(state.blocks.len() <= 4 && state.order.len() <= 17, "{} {}", state.blocks.len(), state.order.len());
+}
+
+#[test]
+fn damage_fails_the_reads_that_touch_it_and_no_others() {
+    for panics in [false, true] {
+        let bad = 5 * BLOCK + 300_000..5 * BLOCK + 300_100;
+        let readahead = Readahead::start(2, 64 << 20).unwrap();
+        let model = Model { len: LEN, bad: bad.clone(), panics, ..Model::default() };
+        let file = readahead.file(NodeId(1), Box::new(model));
+        let mut at = 0;
+        while at < LEN {
+            let range = at..(at + 65_536).min(LEN);
+            if range.start < bad.end && range.end > bad.start {
+                let read = catch_unwind(AssertUnwindSafe(|| readahead.read(&file, range)));
+                assert!(!matches!(read, Ok(Ok(_))));
+            } else {
+                check(&readahead, &file, range);
+            }
+            at += 65_536;
+        }
+    }
+}
+
+#[test]
+fn an_empty_file_and_the_end_of_one_are_no_trouble() {
+    let readahead = Readahead::start(1, 8 << 20).unwrap();
+    let empty = readahead.file(NodeId(1), Box::new(Model::default()));
+    assert!(readahead.read(&empty, 0..0).unwrap().as_slice().is_empty());
+    let file = readahead.file(NodeId(2), Box::new(Model { len: BLOCK, ..Model::default() }));
+    for _ in 0..6 {
+        check(&readahead, &file, BLOCK - 10..BLOCK);
+        check(&readahead, &file, 0..BLOCK);
+    }
+    drop(file);
+    assert_eq!(readahead.active.load(Ordering::Relaxed), 0);
+}
