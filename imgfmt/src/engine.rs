@@ -30,6 +30,10 @@ pub trait Progress: Sync {
     fn begin(&self, stage: &str, total: u64);
     /// So many bytes more are done.
     fn advance(&self, bytes: u64);
+    /// So many of these bytes were written; the others were right already.
+    fn written(&self, bytes: u64) {
+        let _ = bytes;
+    }
     /// Something the user should see now.
     fn note(&self, message: &str);
 }

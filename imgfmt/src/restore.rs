@@ -6,3 +6,8 @@
 pub mod facts;
 #[cfg(unix)]
 pub mod guard;
+pub mod pieces;
+pub mod tables;
+pub mod undo;
+pub mod wanted;
+pub mod write;

@@ -9,6 +9,7 @@ pub use copy::{Copied, CopyOptions, copy};
 pub use device::DeviceTarget;
 pub use file::FileTarget;
 
+use crate::disk::{Disk, WritableDisk};
 use crate::error::Result;
 
 /// Takes the bytes of a disk, in any order and from any number of threads, no range twice.
@@ -21,4 +22,15 @@ pub trait Target: Send + Sync {
     fn zero_at(&self, offset: u64, len: u64) -> Result<()>;
     /// Makes everything durable, and a file visible. Nothing may be written afterwards.
     fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// A disk that is written where it is, and whose medium can be read back.
+pub trait InPlace: WritableDisk {
+    /// Opens what is on the medium for reading, past whatever is cached. Everything written before is flushed first.
+    fn read_back(&self) -> Result<Box<dyn Disk + '_>>;
+
+    /// Says that a flushed range will not be read soon.
+    fn forget(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
 }

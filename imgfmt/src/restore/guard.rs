@@ -5,13 +5,13 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, Slice};
+use crate::disk::{Disk, Extent, ExtentKind, Slice, WritableDisk, buf_len, check_range};
 use crate::error::{Error, Result};
 use crate::partition::digest::table_digest;
 use crate::restore::facts::{Facts, Place, read_layout_or_none};
 use crate::source::device::{DeviceNumber, System, Use};
 use crate::source::disks::{DiskDescription, DiskPart};
-use crate::target::DeviceTarget;
+use crate::target::{DeviceTarget, InPlace};
 
 /// How much of a disk will be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,21 +170,69 @@ fn touches(system: &System, kept: &Path, target: &Facts, node: &Path) -> Result<
     Ok(None)
 }
 
-/// A target that was opened, with where the wanted scope lies in it.
+/// The scope of a target that was opened.
 #[derive(Debug)]
 pub struct Opened {
-    /// The open device or file.
-    pub target: DeviceTarget,
-    /// First byte of the scope in it: not 0 where a partition has no node of its own.
-    pub start: u64,
-    /// Bytes of the scope.
-    pub len: u64,
+    target: DeviceTarget,
+    start: u64,
+    len: u64,
 }
 
 impl Opened {
-    /// The scope as a disk of its own.
-    pub fn slice(&self) -> Result<Slice<&DeviceTarget>> {
-        Slice::open(&self.target, self.start..self.start.saturating_add(self.len))
+    /// The device or file that was opened.
+    pub fn device(&self) -> &DeviceTarget {
+        &self.target
+    }
+
+    /// First byte of the scope in what was opened: not 0 where a partition has no node of its own.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    fn at(&self, offset: u64, len: u64) -> Result<u64> {
+        check_range(offset, len, self.len)?;
+        Ok(self.start.saturating_add(offset))
+    }
+}
+
+impl Disk for Opened {
+    fn len(&self) -> u64 {
+        self.len
+    }
+    fn sector_size(&self) -> u32 {
+        self.target.sector_size()
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.target.read_at(buf, self.at(offset, buf_len(buf))?)
+    }
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        check_range(offset, 1, self.len)?;
+        Ok(Extent { offset, len: self.len.saturating_sub(offset), kind: ExtentKind::Data })
+    }
+}
+
+impl WritableDisk for Opened {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        WritableDisk::write_at(&self.target, bytes, self.at(offset, buf_len(bytes))?)
+    }
+    fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
+        WritableDisk::zero_at(&self.target, self.at(offset, len)?, len)
+    }
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.target.discard(self.at(offset, len)?, len)
+    }
+    fn flush(&self) -> Result<()> {
+        self.target.flush()
+    }
+}
+
+impl InPlace for Opened {
+    fn read_back(&self) -> Result<Box<dyn Disk + '_>> {
+        let whole = self.target.read_back()?;
+        Ok(Box::new(Slice::open(whole, self.start..self.start.saturating_add(self.len))?))
+    }
+    fn forget(&self, offset: u64, len: u64) {
+        self.target.forget(self.start.saturating_add(offset), len);
     }
 }
 
@@ -240,6 +288,7 @@ pub fn open(system: &System, facts: &Facts, scope: Scope) -> Result<Opened> {
             return changed("its partition table");
         }
     }
+    target.drop_caches()?;
     Ok(Opened { target, start, len })
 }
 

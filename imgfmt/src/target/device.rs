@@ -109,14 +109,20 @@ impl DeviceTarget {
         }
     }
 
-    /// Opens the target once more for reading what is on the medium: caches dropped, and past them where the system can.
-    pub fn read_back(&self) -> Result<ReadBack> {
+    /// Has the system write out and forget what it caches of the target. Pages whose writing failed earlier would be read as if they had been written.
+    pub fn drop_caches(&self) -> Result<()> {
         self.flush()?;
         self.forget(0, self.len);
         if self.is_device {
-            // Not every device has buffers of its own; the direct reads below do not depend on it.
+            // Not every device has buffers of its own.
             let _ = ioctl::flush_buffers(&self.file);
         }
+        Ok(())
+    }
+
+    /// Opens the target once more for reading what is on the medium: caches dropped, and past them where the system can.
+    pub fn read_back(&self) -> Result<ReadBack> {
+        self.drop_caches()?;
         let open = |flags: OFlags| {
             let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(&self.path)?;
             let identity = |file: &File| file.metadata().map(|m| (m.dev(), m.ino(), m.rdev()));

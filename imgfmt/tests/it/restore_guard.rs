@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use imgfmt::restore::facts::Facts;
 use imgfmt::restore::guard::{Scope, open, refusals};
 use imgfmt::source::System;
+use imgfmt::target::InPlace;
 use imgfmt::{Disk, Error, WritableDisk};
 
 use crate::tools::{Loop, Mounted, run_any_status, shell, sparse_file};
@@ -200,10 +201,9 @@ fn a_partition_without_a_node_is_a_slice_of_its_disk() {
     let file = disk_file(folder.path());
     let facts = Facts::examine(&system, &file).unwrap();
     let opened = open(&system, &facts, Scope::Partition(1)).unwrap();
-    assert_eq!((opened.start, opened.len), (1 << 20, 15 << 20));
-    let slice = opened.slice().unwrap();
+    assert_eq!((opened.start(), opened.len()), (1 << 20, 15 << 20));
     let mut magic = [0; 2];
-    slice.read_at(&mut magic, 0x438).unwrap();
+    opened.read_at(&mut magic, 0x438).unwrap();
     assert_eq!(magic, [0x53, 0xef]);
 }
 
@@ -217,15 +217,15 @@ fn what_is_written_is_read_back_from_the_medium() {
     let opened = open(&System::default(), &facts, Scope::Disk).unwrap();
     for (at, len) in [(0, 512), (511, 3), (5000, 70_000), ((16 << 20) - 1, 1)] {
         let bytes: Vec<u8> = (0..len).map(|n| (n * 7 + at) as u8).collect();
-        opened.target.write_at(&bytes, at as u64).unwrap();
+        opened.write_at(&bytes, at as u64).unwrap();
         model[at..at + len].copy_from_slice(&bytes);
     }
-    opened.target.zero_at(1_000_001, 100_000).unwrap();
+    opened.zero_at(1_000_001, 100_000).unwrap();
     model[1_000_001..1_100_001].fill(0);
-    opened.target.zero_at(2 << 20, 1 << 20).unwrap();
+    opened.zero_at(2 << 20, 1 << 20).unwrap();
     model[2 << 20..3 << 20].fill(0);
-    let back = opened.target.read_back().unwrap();
-    crate::conformance::disk_suite(&back, &model, 5);
-    crate::conformance::disk_suite(&opened.target, &model, 6);
-    opened.target.reread_table().unwrap();
+    let back = opened.read_back().unwrap();
+    crate::conformance::disk_suite(&*back, &model, 5);
+    crate::conformance::disk_suite(&opened, &model, 6);
+    opened.device().reread_table().unwrap();
 }
