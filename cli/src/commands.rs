@@ -2,6 +2,7 @@
 
 mod capture;
 mod cat;
+mod completions;
 mod cp;
 mod diff;
 mod disks;
@@ -41,6 +42,7 @@ pub(crate) enum Command {
     #[cfg(unix)]
     Umount(umount::Arguments),
     Verify(verify::Arguments),
+    Completions(completions::Arguments),
     Export(export::Arguments),
     Restore(restore::Arguments),
 }
@@ -64,6 +66,7 @@ impl Command {
             #[cfg(unix)]
             Self::Umount(arguments) => umount::run(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
+            Self::Completions(arguments) => completions::run(&arguments),
             Self::Export(arguments) => export::run(&arguments),
             Self::Restore(arguments) => restore::run(&arguments),
         }

@@ -11,7 +11,7 @@ use imgfmt::tree::resolve::{Resolved, resolve};
 use imgfmt::tree::{Tree, TreeOptions};
 
 use crate::exit::Failure;
-use crate::image_name::{ImageName, choose};
+use crate::image_name::{ImageName, choose, open_image};
 use crate::source;
 
 /// A path inside an image, as typed.
@@ -53,8 +53,19 @@ impl Inside {
         }
     }
 
-    /// Opens the tree of the image or disk.
+    /// Opens the tree of the image or disk. Warnings about it go to stderr.
     pub(crate) fn open(&self, packs: &[PathBuf]) -> Result<Opened, Failure> {
+        let opened = self.open_quietly(packs)?;
+        if let Some((image, _)) = &opened.image {
+            for warning in image.warnings() {
+                eprintln!("hikae: warning: {}", crate::text::printable(warning));
+            }
+        }
+        Ok(opened)
+    }
+
+    /// The same without a word.
+    pub(crate) fn open_quietly(&self, packs: &[PathBuf]) -> Result<Opened, Failure> {
         let options = TreeOptions::default();
         if self.name.path.extension() != Some(OsStr::new("hik")) {
             if let Some(generation) = &self.name.generation {
@@ -68,7 +79,7 @@ impl Inside {
             let start = tree.root();
             return Ok(Opened { tree, start, image: None, prefix: self.name.path.display().to_string() });
         }
-        let image = self.name.open(packs)?;
+        let image = open_image(&self.name.path, packs)?;
         let entry = choose(&image, self.name.generation.as_deref().unwrap_or("latest"))?;
         let tree = Tree::of_image(Arc::clone(&image), &options);
         let start = tree.generation(entry.number)?;

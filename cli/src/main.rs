@@ -7,6 +7,7 @@
 mod print;
 
 mod commands;
+mod complete;
 mod exit;
 mod image_name;
 mod inside;
@@ -18,7 +19,7 @@ mod text;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::commands::Command;
 
@@ -31,6 +32,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // A shell that asks for completions sets COMPLETE; it is answered and the program ends.
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

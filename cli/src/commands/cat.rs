@@ -20,7 +20,7 @@ const PIECE: u64 = 1 << 20;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// IMAGE[@GEN]:/PATH.
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", add = crate::complete::paths())]
     paths: Vec<OsString>,
     /// First byte to print, such as 10M.
     #[arg(long, value_parser = parse_size, default_value = "0", value_name = "BYTES")]

@@ -24,7 +24,7 @@ const PRINTED: usize = 50;
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Arguments {
     /// What to copy, IMAGE[@GEN]:/PATH, and last where to: a folder of this machine, or a new name.
-    #[arg(required = true, num_args = 2.., value_name = "PATH ... TARGET")]
+    #[arg(required = true, num_args = 2.., value_name = "PATH ... TARGET", add = crate::complete::paths())]
     paths: Vec<OsString>,
     /// Folders with everything below them.
     #[arg(short, long)]

@@ -22,7 +22,7 @@ use crate::text::{printable, short_size, table};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// IMAGE[:/PATH]: everything, or what is below a path.
-    #[arg(value_name = "IMAGE[:/PATH]")]
+    #[arg(value_name = "IMAGE[:/PATH]", add = crate::complete::paths())]
     image: OsString,
     /// The generation before: a number, ~1, a date, an age.
     #[arg(default_value = "~1", value_name = "GEN1")]

@@ -16,7 +16,7 @@ use crate::text::{short_size, size};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The image, and the generation: a number, latest (the default), ~1, a date or an age.
-    #[arg(value_name = "IMAGE[@GEN]")]
+    #[arg(value_name = "IMAGE[@GEN]", add = crate::complete::generations())]
     image: String,
     /// The new file; its name ends in .raw, .img or .dd.
     out: PathBuf,

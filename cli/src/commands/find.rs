@@ -24,7 +24,7 @@ const MAX_DEPTH: usize = 400;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Where to start: IMAGE[@GEN][:/PATH].
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PATH", add = crate::complete::paths())]
     path: OsString,
     /// Name, with * and ?.
     #[arg(long, value_name = "PATTERN")]

@@ -19,7 +19,7 @@ use crate::text::{printable, short_size, table};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// IMAGE:/PATH.
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PATH", add = crate::complete::paths())]
     path: OsString,
     /// Another folder in which packs may lie; can be given more than once.
     #[arg(long, value_name = "FOLDER")]

@@ -24,7 +24,7 @@ const MAX_DEPTH: usize = 400;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// IMAGE[@GEN][:/PATH]; the image can be a hikae image, any disk image that is read, or a device.
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", add = crate::complete::paths())]
     paths: Vec<OsString>,
     /// Mode, links, owner, group, size, time, and where links point.
     #[arg(short, long)]
