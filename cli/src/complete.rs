@@ -6,9 +6,10 @@ use std::path::Path;
 
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
 use imgfmt::filesystem::files::{FileSystem, NodeKind};
+use imgfmt::image::OpenOptions;
 use imgfmt::tree::resolve::resolve;
 
-use crate::image_name::open_image;
+use crate::image_name::ImageName;
 use crate::inside::Inside;
 
 /// Entries of one folder that are offered: more help nobody.
@@ -78,7 +79,8 @@ fn image(current: &OsStr, with_paths: bool) -> Vec<CompletionCandidate> {
 }
 
 fn generations_of(path: &str, start: &str) -> Vec<CompletionCandidate> {
-    let Ok(image) = open_image(Path::new(path), &[]) else { return Vec::new() };
+    let name = ImageName { path: path.into(), generation: None };
+    let Ok(image) = name.open_quietly(&[], &OpenOptions::default()) else { return Vec::new() };
     let mut names = vec!["latest".to_owned()];
     names.extend(image.generations().iter().rev().map(|entry| entry.number.to_string()));
     names.retain(|name| name.starts_with(start));

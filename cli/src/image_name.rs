@@ -36,11 +36,14 @@ impl ImageName {
 
     /// The same with options.
     pub(crate) fn open_with(&self, more: &[PathBuf], options: &OpenOptions) -> Result<Arc<Image>, Failure> {
-        let image = Arc::new(Image::open(Arc::new(folder_store(&self.path, more)?), options)?);
-        for warning in image.warnings() {
-            eprintln!("hikae: warning: {}", crate::text::printable(warning));
-        }
+        let image = self.open_quietly(more, options)?;
+        tell_warnings(&image);
         Ok(image)
+    }
+
+    /// The same without a word.
+    pub(crate) fn open_quietly(&self, more: &[PathBuf], options: &OpenOptions) -> Result<Arc<Image>, Failure> {
+        Ok(Arc::new(Image::open(Arc::new(folder_store(&self.path, more)?), options)?))
     }
 
     /// The same for a command that takes no generation.
@@ -72,6 +75,13 @@ impl ImageName {
         let wish = self.generation.as_deref().unwrap_or("latest");
         let entry = choose(&image, wish)?;
         Ok(image.generation(entry.number)?)
+    }
+}
+
+/// Says what is wrong with an image, on stderr.
+pub(crate) fn tell_warnings(image: &Image) {
+    for warning in image.warnings() {
+        eprintln!("hikae: warning: {}", crate::text::printable(warning));
     }
 }
 

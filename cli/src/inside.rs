@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use imgfmt::Error;
 use imgfmt::filesystem::files::{FileSystem, NodeId, NodeKind};
-use imgfmt::image::Image;
+use imgfmt::image::{Image, OpenOptions};
 use imgfmt::tree::resolve::{Resolved, resolve};
 use imgfmt::tree::{Tree, TreeOptions};
 
 use crate::exit::Failure;
-use crate::image_name::{ImageName, choose, open_image};
+use crate::image_name::{ImageName, choose, tell_warnings};
 use crate::source;
 
 /// A path inside an image, as typed.
@@ -57,9 +57,7 @@ impl Inside {
     pub(crate) fn open(&self, packs: &[PathBuf]) -> Result<Opened, Failure> {
         let opened = self.open_quietly(packs)?;
         if let Some((image, _)) = &opened.image {
-            for warning in image.warnings() {
-                eprintln!("hikae: warning: {}", crate::text::printable(warning));
-            }
+            tell_warnings(image);
         }
         Ok(opened)
     }
@@ -79,7 +77,7 @@ impl Inside {
             let start = tree.root();
             return Ok(Opened { tree, start, image: None, prefix: self.name.path.display().to_string() });
         }
-        let image = open_image(&self.name.path, packs)?;
+        let image = self.name.open_quietly(packs, &OpenOptions::default())?;
         let entry = choose(&image, self.name.generation.as_deref().unwrap_or("latest"))?;
         let tree = Tree::of_image(Arc::clone(&image), &options);
         let start = tree.generation(entry.number)?;
