@@ -12,10 +12,14 @@
 
 pub mod attribute;
 pub mod boot;
+pub mod decode;
+pub mod lznt1;
+pub mod lzx;
 pub mod record;
 pub mod runs;
 pub mod used;
 pub mod volume;
+pub mod xpress;
 
 use std::sync::Arc;
 
