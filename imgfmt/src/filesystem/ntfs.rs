@@ -12,13 +12,24 @@
 
 pub mod attribute;
 pub mod boot;
+mod compressed;
+mod content;
 pub mod decode;
+mod ea;
+mod files;
+mod index;
 pub mod lznt1;
 pub mod lzx;
+mod names;
 pub mod record;
+mod reparse;
 pub mod runs;
+mod security;
+mod units;
 pub mod used;
 pub mod volume;
+mod wof;
+mod xattrs;
 pub mod xpress;
 
 use std::sync::Arc;
@@ -28,7 +39,7 @@ use crate::error::Result;
 use crate::filesystem::{Driver, UsedBlocks};
 
 /// NTFS among the filesystems.
-pub(super) const DRIVER: Driver = Driver { used_blocks: Some(open), files: None };
+pub(super) const DRIVER: Driver = Driver { used_blocks: Some(open), files: Some(files::open) };
 
 fn open(partition: Arc<dyn Disk>) -> Result<Option<Box<dyn UsedBlocks>>> {
     Ok(match volume::Volume::open(partition)? {

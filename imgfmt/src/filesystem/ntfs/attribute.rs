@@ -68,6 +68,8 @@ pub struct FileAttribute {
     pub type_code: u32,
     /// Name as UTF-16, little-endian bytes; empty for the unnamed one.
     pub name: Vec<u8>,
+    /// Compressed 0x0001, encrypted 0x4000, sparse 0x8000.
+    pub flags: u16,
     /// Its value.
     pub value: Value,
     /// The MFT records that hold it or its run list, ascending by the clusters that they describe.
@@ -117,6 +119,7 @@ impl File {
 struct Piece {
     type_code: u32,
     name: Vec<u8>,
+    flags: u16,
     lowest_vcn: u64,
     record: u64,
     value: Value,
@@ -216,7 +219,8 @@ impl Volume {
                 (piece.lowest_vcn, Value::NonResident(stream))
             }
         };
-        Ok(Some(Piece { type_code: attribute.type_code, name: attribute.name.to_vec(), lowest_vcn, record, value }))
+        let (type_code, name, flags) = (attribute.type_code, attribute.name.to_vec(), attribute.flags);
+        Ok(Some(Piece { type_code, name, flags, lowest_vcn, record, value }))
     }
 
     /// Joins pieces that come ordered by their first cluster.
@@ -224,8 +228,8 @@ impl Volume {
         let mut joined: Vec<FileAttribute> = Vec::new();
         for piece in pieces {
             if piece.lowest_vcn == 0 {
-                let Piece { type_code, name, record, value, .. } = piece;
-                joined.push(FileAttribute { type_code, name, value, records: vec![record] });
+                let Piece { type_code, name, flags, record, value, .. } = piece;
+                joined.push(FileAttribute { type_code, name, flags, value, records: vec![record] });
                 continue;
             }
             let first = joined.last_mut().filter(|a| a.type_code == piece.type_code && a.name == piece.name);

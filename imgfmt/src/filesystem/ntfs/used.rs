@@ -1,11 +1,13 @@
 //! Which clusters are used: by `$Bitmap`, and by what the MFT reaches.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
-use crate::bytes::{le16, le32, le64, u8_at};
+use crate::bytes::{le16, le64, u8_at};
 use crate::error::{Error, Result};
 use crate::filesystem::ntfs::attribute::{Stream, Value, Want};
+use crate::filesystem::ntfs::index::Index;
+use crate::filesystem::ntfs::names::{FileName, I30, to_text};
 use crate::filesystem::ntfs::record::{Form, Record, attribute_type, record_number, sequence_number, undo_fixup};
 use crate::filesystem::ntfs::volume::{Volume, system_file};
 use crate::filesystem::{Elidable, Reach, Reached, Summary, UsedBlocks, bits, elision};
@@ -17,17 +19,10 @@ const PIECE: usize = 1 << 20;
 const BOOT_LEN: u64 = 8192;
 /// Folders that a path is followed through.
 const MAX_DEPTH: usize = 256;
-/// `$I30` in UTF-16: the name of folder indexes.
-const I30: [u8; 8] = [b'$', 0, b'I', 0, b'3', 0, b'0', 0];
 
 /// Volume flags that say that the bitmap may be wrong: dirty, resize $LogFile, upgrade on mount, delete USN underway,
 /// repair object ids, chkdsk underway.
 const UNTRUSTED_FLAGS: u16 = 0x4037;
-
-fn utf16(bytes: &[u8]) -> String {
-    let units: Vec<u16> = bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
-    String::from_utf16_lossy(&units)
-}
 
 impl Volume {
     fn cluster_bytes(&self, lcn: u64, len: u64) -> Range<u64> {
@@ -125,41 +120,32 @@ impl Volume {
         })
     }
 
-    /// Record numbers and names in the root folder. Entries of freed index blocks can be among them.
-    fn root_entries(&self) -> Result<Vec<(u64, u16, String)>> {
+    /// References and names in the root folder that `matches` takes.
+    fn root_entries(&self, matches: &dyn Fn(&str) -> bool) -> Result<Vec<(u64, String)>> {
         let mut entries = Vec::new();
-        if let Some(root) = self.value(system_file::ROOT, attribute_type::INDEX_ROOT, &I30)? {
-            // The index header follows 16 bytes of the root's own.
-            index_entries(&root, 16, &mut entries);
-        }
-        let Some(Value::NonResident(blocks)) =
-            self.attribute(system_file::ROOT, attribute_type::INDEX_ALLOCATION, &I30)?
-        else {
-            return Ok(entries);
-        };
-        self.check_no_holes(&blocks, system_file::ROOT)?;
-        let size = u64::try_from(self.boot.index_block_size).unwrap_or(4096);
-        let mut block = vec![0; self.boot.index_block_size];
-        for number in 0..blocks.data_size.checked_div(size).unwrap_or(0) {
-            self.read_stream(&blocks, &mut block, number.saturating_mul(size))?;
-            if let Ok(Some(())) = undo_fixup(&mut block, b"INDX") {
-                index_entries(&block, 0x18, &mut entries);
-            }
+        let root = self.file(system_file::ROOT, 0, &Index::want)?;
+        if let Some(index) = Index::open(self, &root, &I30)? {
+            index.for_each(self, &mut |entry| {
+                let name = FileName::parse(entry.key).map(|name| to_text(name.name));
+                entries.extend(name.filter(|name| matches(name)).map(|name| (entry.reference, name)));
+                ControlFlow::Continue(())
+            })?;
         }
         Ok(entries)
     }
 
     /// The names of a file and the folders they lie in, long ones before those in 8.3.
-    fn names_of(&self, number: u64) -> Result<Vec<FileName>> {
+    fn names_of(&self, number: u64) -> Result<Vec<OwnName>> {
         let only_names = |of| if of == attribute_type::FILE_NAME { Want::Whole } else { Want::Nothing };
         let file = self.file(number, 0, &only_names)?;
         let mut names: Vec<_> = file
             .attributes
             .iter()
             .filter_map(|attribute| match &attribute.value {
-                Value::Resident(value) => parse_file_name(value),
+                Value::Resident(value) => FileName::parse(value),
                 Value::NonResident(_) => None,
             })
+            .map(|name| OwnName { parent: name.parent, is_short: name.is_short, name: to_text(name.name) })
             .collect();
         names.sort_by_key(|name| name.is_short);
         Ok(names)
@@ -206,40 +192,11 @@ fn undo_fixup_any(page: &mut [u8]) -> Result<Option<()>> {
     undo_fixup(page, b"RSTR")
 }
 
-/// A $FILE_NAME value.
-struct FileName {
+/// A name of a file, and the folder it is in.
+struct OwnName {
     parent: u64,
     is_short: bool,
     name: String,
-}
-
-fn parse_file_name(value: &[u8]) -> Option<FileName> {
-    let len = usize::from(u8_at(value, 0x40)?).checked_mul(2)?;
-    let name = value.get(0x42..0x42_usize.checked_add(len)?)?;
-    // Namespace 2 is the 8.3 name of a file that has a long one too.
-    Some(FileName { parent: record_number(le64(value, 0)?), is_short: u8_at(value, 0x41)? == 2, name: utf16(name) })
-}
-
-/// Collects the entries of an index node whose header lies at `header` of `bytes`.
-fn index_entries(bytes: &[u8], header: usize, out: &mut Vec<(u64, u16, String)>) {
-    let field = |at: usize| le32(bytes, header.saturating_add(at)).and_then(|value| usize::try_from(value).ok());
-    let (Some(first), Some(len)) = (field(0), field(4)) else { return };
-    let end = header.saturating_add(len).min(bytes.len());
-    let mut at = header.saturating_add(first);
-    while at.saturating_add(16) <= end {
-        let Some(entry_len) = le16(bytes, at.saturating_add(8)).map(usize::from) else { return };
-        let flags = le16(bytes, at.saturating_add(12)).unwrap_or(2);
-        // The last entry has no name.
-        if flags & 2 != 0 || entry_len < 16 {
-            return;
-        }
-        let reference = le64(bytes, at).unwrap_or(0);
-        let value = bytes.get(at.saturating_add(16)..at.saturating_add(entry_len).min(end)).unwrap_or_default();
-        if let Some(FileName { name, .. }) = parse_file_name(value) {
-            out.push((record_number(reference), sequence_number(reference), name));
-        }
-        at = at.saturating_add(entry_len);
-    }
 }
 
 /// Clusters of an attribute that is in several pieces: found so far, and expected in all.
@@ -254,7 +211,7 @@ impl UsedBlocks for Volume {
         let label = self.value(system_file::VOLUME, attribute_type::VOLUME_NAME, &[]).ok().flatten();
         Summary {
             kind: "NTFS",
-            label: utf16(&label.unwrap_or_default()),
+            label: to_text(&label.unwrap_or_default()),
             id: format!("{:016X}", self.boot.serial),
             block_size: self.boot.cluster_size,
             len: self.boot.cluster_count.saturating_mul(self.boot.cluster_size),
@@ -359,10 +316,11 @@ impl UsedBlocks for Volume {
 
     fn elidable(&self) -> Result<Vec<Elidable>> {
         let mut found: Vec<Elidable> = Vec::new();
-        for (number, sequence, name) in self.root_entries()? {
+        let is_elidable = |name: &str| elision::NAMES.iter().any(|elidable| elidable.eq_ignore_ascii_case(name));
+        for (reference, name) in self.root_entries(&is_elidable)? {
             let lower = name.to_ascii_lowercase();
-            if elision::NAMES.contains(&lower.as_str()) && found.iter().all(|file| file.path != lower) {
-                found.extend(self.elidable_file(number, sequence, &lower)?);
+            if found.iter().all(|file| file.path != lower) {
+                found.extend(self.elidable_file(record_number(reference), sequence_number(reference), &lower)?);
             }
         }
         Ok(found)
@@ -375,7 +333,7 @@ impl UsedBlocks for Volume {
             if parts.len() >= MAX_DEPTH {
                 return Ok(None);
             }
-            let Some(FileName { parent, name, .. }) = self.names_of(number)?.into_iter().next() else {
+            let Some(OwnName { parent, name, .. }) = self.names_of(number)?.into_iter().next() else {
                 return Ok(None);
             };
             parts.push(name);

@@ -27,6 +27,14 @@ pub mod system_file {
     pub const BITMAP: u64 = 6;
     /// $BadClus.
     pub const BAD_CLUSTERS: u64 = 8;
+    /// $Secure.
+    pub const SECURE: u64 = 9;
+    /// $UpCase.
+    pub const UPCASE: u64 = 10;
+    /// $Extend.
+    pub const EXTEND: u64 = 11;
+    /// Names of records below this one are hidden in listings.
+    pub const FIRST_VISIBLE: u64 = 16;
     /// Records below this one are the system's.
     pub const FIRST_USER: u64 = 24;
 }
