@@ -3,7 +3,7 @@
 //! Source: the Linux-NTFS project's documentation of $ATTRIBUTE_LIST. Where a file has a list, it names every attribute, those in the base
 //! record too, and an entry is matched by type, name, instance and first cluster, as ntfs-3g does.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::filesystem::ntfs::record::{Attribute, Form, ListEntry, NonResident, Record, attribute_type, parse_list};
 use crate::filesystem::ntfs::runs::{self, Run};
 use crate::filesystem::ntfs::volume::Volume;
@@ -126,14 +126,10 @@ struct Piece {
 }
 
 impl Volume {
-    /// Reads a file's base record and the attributes that `want` asks for. `sequence` 0 is "any"; where it is another than the record's,
-    /// the file that was meant is gone and [`Error::NotFound`] says so.
-    pub fn file(&self, number: u64, sequence: u16, want: &dyn Fn(u32) -> Want) -> Result<File> {
+    /// Reads a file's base record and the attributes that `want` asks for.
+    pub fn file(&self, number: u64, want: &dyn Fn(u32) -> Want) -> Result<File> {
         let mut bytes = Vec::new();
         let record = self.read_record(number, &mut bytes)?;
-        if sequence != 0 && sequence != record.sequence {
-            return Err(Error::NotFound(format!("the file of MFT record {number} that a folder names is gone")));
-        }
         if record.base.is_some() {
             return Err(self.corrupt_record(number, "it is named as a file but extends another record"));
         }

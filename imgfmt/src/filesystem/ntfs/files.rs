@@ -60,7 +60,7 @@ pub(super) struct Files {
 /// Opens the files of the volume in a partition.
 pub(super) fn open(partition: Arc<dyn Disk>) -> Result<Option<Box<dyn FileSystem>>> {
     let Some(volume) = Volume::open(partition)? else { return Ok(None) };
-    let root = volume.file(system_file::ROOT, 0, &|_| Want::Nothing)?;
+    let root = volume.file(system_file::ROOT, &|_| Want::Nothing)?;
     let root = node_id(root.number | u64::from(root.sequence) << 48);
     let upcase = match volume.attribute(system_file::UPCASE, attribute_type::DATA, &[])? {
         Some(Value::NonResident(stream)) => volume.whole_stream(&stream, UpCase::LEN),
@@ -202,7 +202,7 @@ impl Files {
     pub(super) fn file(&self, node: NodeId, want: &dyn Fn(u32) -> Want) -> Result<File> {
         let number = node.0 & ((1 << SEQUENCE_SHIFT) - 1);
         let sequence = u16::try_from(node.0 >> SEQUENCE_SHIFT).unwrap_or(u16::MAX);
-        let file = self.volume.file(number, 0, want)?;
+        let file = self.volume.file(number, want)?;
         if sequence != 0 && sequence != file.sequence & SEQUENCE_MASK {
             return Err(Error::NotFound(format!("the file of MFT record {number} that a folder names is gone")));
         }
@@ -238,7 +238,7 @@ impl Files {
             && let Some(data) = file.attribute(attribute_type::DATA, &[])
             && (9..=reparse::MAX_INTERIX).contains(&data.value.len())
         {
-            let content = self.plain(file.number, file.sequence, &[])?;
+            let content = self.plain(file.number, &[])?;
             let mut bytes = vec![0; usize::try_from(content.len().min(reparse::MAX_INTERIX)).expect("bounded")];
             content.read_at(&mut bytes, 0)?;
             interix = (reparse::interix_meaning(&bytes) != Meaning::Nothing).then_some(bytes);
@@ -247,24 +247,24 @@ impl Files {
     }
 
     /// Opens a stream as it is stored. `name` is UTF-16, little-endian bytes.
-    fn plain(&self, number: u64, sequence: u16, name: &[u8]) -> Result<Box<dyn Content>> {
+    fn plain(&self, number: u64, name: &[u8]) -> Result<Box<dyn Content>> {
         let only_data = |of| if of == attribute_type::DATA { Want::Whole } else { Want::Nothing };
-        let file = self.volume.file(number, sequence, &only_data)?;
+        let file = self.volume.file(number, &only_data)?;
         let found = file.attributes.into_iter().find(|attribute| attribute.name == name);
         let found = found.ok_or_else(|| Error::NotFound(format!("MFT record {number} has no such stream")))?;
         content::open(&self.volume, number, found)
     }
 
     fn open_content(&self, node: &Node) -> Result<Box<dyn Content>> {
-        let (number, sequence) = (node.file.number, node.file.sequence);
+        let number = node.file.number;
         match node.place() {
-            Place::Stream => self.plain(number, sequence, &[]),
+            Place::Stream => self.plain(number, &[]),
             Place::Elsewhere(whose) => Err(Error::unsupported(format_args!("NTFS MFT record {number}"), whose)),
             Place::Packed(packing) => {
                 let unnamed = node.file.attribute(attribute_type::DATA, &[]);
                 let len = unnamed.map(|unnamed| unnamed.value.len());
                 let len = len.ok_or_else(|| self.volume.corrupt_record(number, "it has no unnamed stream"))?;
-                let packed = self.plain(number, sequence, &stored(wof::STREAM)).map_err(|error| match error {
+                let packed = self.plain(number, &stored(wof::STREAM)).map_err(|error| match error {
                     Error::NotFound(_) => self.volume.corrupt_record(number, "its compressed stream is missing"),
                     other => other,
                 })?;
@@ -459,7 +459,7 @@ impl FileSystem for Files {
         let found = streams().find(|attribute| units(&attribute.name).eq(name.iter().copied()));
         let found = found.or_else(|| streams().find(|attribute| self.same_name(&attribute.name, &name)));
         match found {
-            Some(found) => self.plain(number, node.file.sequence, &found.name),
+            Some(found) => self.plain(number, &found.name),
             None => {
                 let stream = String::from_utf8_lossy(stream);
                 Err(Error::NotFound(format!("MFT record {number} has no stream {stream:?}")))

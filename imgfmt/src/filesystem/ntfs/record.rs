@@ -3,6 +3,8 @@
 use crate::bytes::{le16, le32, le64, u8_at};
 use crate::error::{Error, Result};
 
+/// Attribute flags: a header with one has a field more.
+const COMPRESSED_OR_SPARSE: u16 = 0x80ff;
 /// The multi-sector fixup works on pieces of this size, whatever the sector size.
 const FIXUP_STRIDE: usize = 512;
 
@@ -204,6 +206,7 @@ fn parse_attribute(type_code: u32, raw: &[u8]) -> Option<Attribute<'_>> {
         let name_offset = usize::from(le16(raw, 10)?);
         raw.get(name_offset..name_offset.checked_add(name_len)?)?
     };
+    let flags = le16(raw, 12)?;
     let form = if u8_at(raw, 8)? == 0 {
         let offset = usize::from(le16(raw, 20)?);
         let len = usize::try_from(le32(raw, 16)?).ok()?;
@@ -221,11 +224,10 @@ fn parse_attribute(type_code: u32, raw: &[u8]) -> Option<Attribute<'_>> {
             allocated_size: le64(raw, 40)?,
             data_size: le64(raw, 48)?,
             initialized_size: le64(raw, 56)?,
-            // Only a header of 72 bytes has the field.
-            compressed_size: if pairs >= 0x48 { le64(raw, 64) } else { None },
+            compressed_size: if flags & COMPRESSED_OR_SPARSE != 0 { le64(raw, 64) } else { None },
         })
     };
-    Some(Attribute { type_code, name, flags: le16(raw, 12)?, instance: le16(raw, 14)?, form })
+    Some(Attribute { type_code, name, flags, instance: le16(raw, 14)?, form })
 }
 
 /// An entry of an attribute list: one piece of an attribute.

@@ -26,7 +26,7 @@ impl Secure {
     /// Opens $Secure; `None` where the volume has none (version 1.2).
     pub(super) fn open(volume: &Volume) -> Result<Option<Self>> {
         let want = |of| if of == attribute_type::DATA { Want::Whole } else { Index::want(of) };
-        let file = volume.file(system_file::SECURE, 0, &want)?;
+        let file = volume.file(system_file::SECURE, &want)?;
         let descriptors = file.attribute(attribute_type::DATA, &stored("$SDS")).map(|stream| &stream.value);
         let Some(Value::NonResident(descriptors)) = descriptors else { return Ok(None) };
         let by_id = Index::open(volume, &file, &stored("$SII"))?;

@@ -123,7 +123,7 @@ impl Volume {
     /// References and names in the root folder that `matches` takes.
     fn root_entries(&self, matches: &dyn Fn(&str) -> bool) -> Result<Vec<(u64, String)>> {
         let mut entries = Vec::new();
-        let root = self.file(system_file::ROOT, 0, &Index::want)?;
+        let root = self.file(system_file::ROOT, &Index::want)?;
         if let Some(index) = Index::open(self, &root, &I30)? {
             index.for_each(self, &mut |entry| {
                 let name = FileName::parse(entry.key).map(|name| to_text(name.name));
@@ -137,7 +137,7 @@ impl Volume {
     /// The names of a file and the folders they lie in, long ones before those in 8.3.
     fn names_of(&self, number: u64) -> Result<Vec<OwnName>> {
         let only_names = |of| if of == attribute_type::FILE_NAME { Want::Whole } else { Want::Nothing };
-        let file = self.file(number, 0, &only_names)?;
+        let file = self.file(number, &only_names)?;
         let mut names: Vec<_> = file
             .attributes
             .iter()

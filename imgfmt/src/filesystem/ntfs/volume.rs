@@ -242,7 +242,7 @@ impl Volume {
 
     /// The value of an attribute of a record, its pieces joined; `None` where it has none. `name` is UTF-16, little-endian bytes.
     pub fn attribute(&self, number: u64, type_code: u32, name: &[u8]) -> Result<Option<Value>> {
-        let file = self.file(number, 0, &|of| if of == type_code { Want::Whole } else { Want::Nothing })?;
+        let file = self.file(number, &|of| if of == type_code { Want::Whole } else { Want::Nothing })?;
         let found = file.attributes.into_iter().find(|attribute| attribute.name == name);
         Ok(found.map(|attribute| attribute.value))
     }
