@@ -18,6 +18,7 @@ pub mod raw;
 pub mod unpack;
 pub mod vdi;
 pub mod vhd;
+pub mod vhdx;
 pub mod vmdk;
 
 use std::fmt;
@@ -226,7 +227,7 @@ struct Driver {
 }
 
 /// The formats that are read, in the order in which a file is probed. Raw, which claims everything, is the last.
-const DRIVERS: &[Driver] = &[qcow2::DRIVER, vdi::DRIVER, vmdk::DRIVER, vhd::DRIVER, raw::DRIVER];
+const DRIVERS: &[Driver] = &[qcow2::DRIVER, vhdx::DRIVER, vdi::DRIVER, vmdk::DRIVER, vhd::DRIVER, raw::DRIVER];
 
 /// Signatures at byte 0 of formats that are not read: a disk of these bytes is most likely no raw disk.
 const FOREIGN: [(&[u8], &str); 5] = [

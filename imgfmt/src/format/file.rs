@@ -56,6 +56,12 @@ impl ImageFile {
         Self::new(disk, name.to_owned(), None, None, caches)
     }
 
+    /// The same file with other bytes, such as those after its log was replayed.
+    pub(crate) fn with_disk(&self, change: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> Self {
+        let number = self.caches.next_file();
+        Self { disk: change(Arc::clone(&self.disk)), number, ..self.clone() }
+    }
+
     fn new(disk: Arc<dyn Disk>, name: String, path: Option<PathBuf>, id: Option<FileId>, caches: &Arc<Caches>) -> Self {
         Self { disk, name, path, id, number: caches.next_file(), caches: Arc::clone(caches) }
     }

@@ -37,5 +37,7 @@ mod tree;
 mod tree_oracle;
 mod vdi;
 mod vhd;
+mod vhdx;
+mod vhdx_log;
 mod vmdk;
 mod volatile_disk;

@@ -31,7 +31,7 @@ fn what_a_guest_writes_is_read() {
 fn a_large_sparse_disk_costs_nothing() {
     let shop = Workshop::new(512, 1);
     shop.qemu_img("create -f vdi d.vdi 8T");
-    shell(shop.folder.path(), "qemu-io d.vdi -c 'write -P 9 7T 64k' > /dev/null");
+    shell(shop.folder.path(), "qemu-io -t unsafe d.vdi -c 'write -P 9 7T 64k' > /dev/null");
     let disk = opened(&shop.path("d.vdi"));
     assert_eq!(disk.len(), 8 << 40);
     assert!(mapped_data(&disk) <= MIB);
@@ -44,7 +44,7 @@ fn a_large_sparse_disk_costs_nothing() {
 fn family(shop: &Workshop, folder: &str) -> Vec<u8> {
     shop.qemu_img("convert -f raw -O vdi disk.raw parent.vdi");
     shop.qemu_img(&format!("create -f vdi {folder}child.vdi {}", shop.bytes.len()));
-    shell(shop.folder.path(), &format!("qemu-io {folder}child.vdi -c 'write -P 77 1M 1M' > /dev/null"));
+    shell(shop.folder.path(), &format!("qemu-io -t unsafe {folder}child.vdi -c 'write -P 77 1M 1M' > /dev/null"));
     let parent = std::fs::read(shop.path("parent.vdi")).unwrap();
     let path = shop.path(&format!("{folder}child.vdi"));
     let mut child = std::fs::read(&path).unwrap();

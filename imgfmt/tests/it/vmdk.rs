@@ -67,7 +67,7 @@ fn disks_of_many_files_are_read_across_their_borders() {
 fn a_large_sparse_disk_costs_nothing() {
     let shop = Workshop::new(512, 1);
     shop.qemu_img("create -f vmdk d.vmdk 2T");
-    shell(shop.folder.path(), "qemu-io d.vmdk -c 'write -P 9 1T 64k' > /dev/null");
+    shell(shop.folder.path(), "qemu-io -t unsafe d.vmdk -c 'write -P 9 1T 64k' > /dev/null");
     let disk = opened(&shop.path("d.vmdk"));
     assert_eq!(disk.len(), 2 << 40);
     assert!(mapped_data(&disk) <= MIB);
@@ -117,7 +117,7 @@ fn snapshots_read_through_to_their_parents() {
     same_as_qemu(&shop.path("two.vmdk"), "");
     assert_eq!(opened(&shop.path("two.vmdk")).about().chain().count(), 3);
     // A parent that was written since has another content identifier.
-    shell(shop.folder.path(), "qemu-io base.vmdk -c 'write 0 512' > /dev/null");
+    shell(shop.folder.path(), "qemu-io -t unsafe base.vmdk -c 'write 0 512' > /dev/null");
     let error = open(&shop.path("two.vmdk"), &OpenOptions::default()).unwrap_err();
     assert!(matches!(&error, Error::Refused(message) if message.contains("would give wrong data")), "{error}");
 }
@@ -129,7 +129,7 @@ fn a_snapshot_whose_parent_was_on_windows_is_found_beside_it() {
     let base = std::fs::read_to_string(shop.path("base.vmdk")).unwrap();
     let cid = base.lines().find_map(|line| line.strip_prefix("CID=")).unwrap();
     shop.qemu_img("create -f vmdk child-s001.vmdk 2M");
-    shell(shop.folder.path(), "qemu-io child-s001.vmdk -c 'write -P 5 64k 64k' > /dev/null");
+    shell(shop.folder.path(), "qemu-io -t unsafe child-s001.vmdk -c 'write -P 5 64k 64k' > /dev/null");
     let mut text = descriptor("RW 4096 SPARSE \"child-s001.vmdk\"").replace("ffffffff", cid);
     writeln!(text, "parentFileNameHint=\"D:\\Virtual Machines\\base.vmdk\"").unwrap();
     std::fs::write(shop.path("child.vmdk"), text).unwrap();
