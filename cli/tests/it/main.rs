@@ -12,6 +12,7 @@ mod cost;
 mod crash;
 mod disks;
 mod machine;
+mod mount;
 mod second_reader;
 mod targets;
 mod volumes;
