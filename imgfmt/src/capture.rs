@@ -14,6 +14,7 @@ pub mod retry;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::capture::chunks::{PassOptions, Totals, store_disk};
 use crate::capture::plan::{Plan, PlanOptions};
@@ -100,6 +101,33 @@ pub struct Captured {
     pub image_warnings: Vec<String>,
     /// Unreadable ranges in bytes.
     pub bad: Vec<Range<u64>>,
+    /// How long each stage took.
+    pub timings: Timings,
+}
+
+/// Wall-clock times of the stages of a capture.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// Reading tables and filesystems of the source.
+    pub plan: Duration,
+    /// Locking and opening the image, and closing what an interrupted capture left.
+    pub open: Duration,
+    /// Reading, hashing, compressing and appending; again for what failed the closure check.
+    pub store: Duration,
+    /// The closure check, and reading metadata again where the source was in use.
+    pub check: Duration,
+    /// Making record, table and catalogue, without what follows.
+    pub commit: Duration,
+    /// Waiting for the system to make packs durable.
+    pub sync: Duration,
+}
+
+/// Runs a stage and adds its time.
+fn timed<T>(sum: &mut Duration, stage: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let result = stage();
+    *sum = sum.saturating_add(begun.elapsed());
+    result
 }
 
 /// Adds a generation to the image in `store`, which is created where there is none.
@@ -113,8 +141,9 @@ pub fn capture(
         return Err(Error::Refused(format!("{} has no bytes", source.identity.path)));
     }
     run.progress.begin("planning", 0);
-    let mut plan = plan::plan(&source.disk, options.plan)?;
-    let mut writer = ImageWriter::open(store, options.writer.clone())?;
+    let mut timings = Timings::default();
+    let mut plan = timed(&mut timings.plan, || plan::plan(&source.disk, options.plan))?;
+    let mut writer = timed(&mut timings.open, || ImageWriter::open(store, options.writer.clone()))?;
     let image_warnings = writer.image().warnings().to_vec();
     let previous = latest(&writer);
     if let Some(previous) = &previous {
@@ -133,14 +162,15 @@ pub fn capture(
         })?;
         let disk = retry::RetryDisk::open(Arc::clone(&source.disk), previous)?;
         run.progress.begin("reading unreadable sectors again", disk.len());
-        store_disk(&disk, &mut writer, pass(previous_tree.as_ref()), run)?
+        timed(&mut timings.store, || store_disk(&disk, &mut writer, pass(previous_tree.as_ref()), run))?
     } else {
-        store_pass(source, &plan, &mut writer, pass(previous_tree.as_ref()), run)?
+        timed(&mut timings.store, || store_pass(source, &plan, &mut writer, pass(previous_tree.as_ref()), run))?
     };
     let mut verdicts = Vec::new();
     if options.closure_check && !options.retry_bad {
         run.progress.begin("checking that nothing is missing", 0);
-        verdicts = check_closure(&mut writer, &plan, root, shape, source.disk.sector_size())?;
+        let sector_size = source.disk.sector_size();
+        verdicts = timed(&mut timings.check, || check_closure(&mut writer, &plan, root, shape, sector_size))?;
         let failed: Vec<_> = verdicts.iter().filter(|(_, verdict)| verdict != COMPLETE).cloned().collect();
         if !failed.is_empty() {
             for (number, reason) in failed {
@@ -149,7 +179,8 @@ pub fn capture(
             }
             let first = Tree::new(root, shape, source.disk.sector_size());
             let stored = totals;
-            (root, totals) = store_pass(source, &plan, &mut writer, pass(Some(&first)), run)?;
+            (root, totals) =
+                timed(&mut timings.store, || store_pass(source, &plan, &mut writer, pass(Some(&first)), run))?;
             totals.chunks_new = totals.chunks_new.saturating_add(stored.chunks_new);
             totals.chunks_difference = totals.chunks_difference.saturating_add(stored.chunks_difference);
         }
@@ -158,7 +189,7 @@ pub fn capture(
     if source.identity.live {
         run.progress.begin("reading metadata again", 0);
         let disk = unfinished(&mut writer, root, shape, source.disk.sector_size())?;
-        live_changes = live::changes(&source.disk, &disk, &plan, run.cancel)?;
+        live_changes = timed(&mut timings.check, || live::changes(&source.disk, &disk, &plan, run.cancel))?;
     }
     let mut record = make_record(source, &plan, &totals, &verdicts, options);
     record.warnings.extend(live_changes);
@@ -175,8 +206,11 @@ pub fn capture(
     }
     let salvage = writer.salvage().clone();
     run.cancel.check()?;
-    let record = writer.commit(record, root, shape.root_level())?;
-    Ok(Captured { record, salvage, image_warnings, bad: totals.bad })
+    let (record, syncing) = timed(&mut timings.commit, || writer.commit(record, root, shape.root_level()))?;
+    // Packs that were full have been synced while others were stored: that much is in both.
+    timings.sync = syncing;
+    timings.commit = timings.commit.saturating_sub(syncing);
+    Ok(Captured { record, salvage, image_warnings, bad: totals.bad, timings })
 }
 
 /// The verdict of a partition whose metadata reach nothing that is missing.

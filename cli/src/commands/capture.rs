@@ -223,6 +223,14 @@ fn report(arguments: &Arguments, store: &dyn PackStore, captured: &Captured) {
             "record": record,
             "salvaged": {"packs": captured.salvage.packs, "frames": captured.salvage.frames, "bytes": captured.salvage.bytes},
             "warnings": captured.image_warnings,
+            "timings": {
+                "plan": captured.timings.plan.as_secs_f64(),
+                "open": captured.timings.open.as_secs_f64(),
+                "store": captured.timings.store.as_secs_f64(),
+                "check": captured.timings.check.as_secs_f64(),
+                "commit": captured.timings.commit.as_secs_f64(),
+                "sync": captured.timings.sync.as_secs_f64(),
+            },
         });
         println!("{report:#}");
         return;

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -348,6 +349,7 @@ pub struct PackWriter {
     buffer: Vec<u8>,
     offset: u64,
     table: OpenTable,
+    syncing: Duration,
 }
 
 /// A finished pack, as the next catalogue lists it.
@@ -359,6 +361,8 @@ pub struct Finished {
     pub footer_hash: [u8; 32],
     /// Where its record lies, where it has one.
     pub record: Option<Pointer>,
+    /// How long the system took to make it durable.
+    pub syncing: Duration,
 }
 
 impl PackWriter {
@@ -367,13 +371,22 @@ impl PackWriter {
         let header_bytes = header.encode();
         file.append(&header_bytes)?;
         let offset = u64::try_from(header_bytes.len()).expect("a small constant");
-        Ok(Self { file, header_bytes, header, buffer: Vec::new(), offset, table: OpenTable::default() })
+        Ok(Self {
+            file,
+            header_bytes,
+            header,
+            buffer: Vec::new(),
+            offset,
+            table: OpenTable::default(),
+            syncing: Duration::ZERO,
+        })
     }
 
     /// Continues a pack that an interrupted writer left: `known` are its frames, which end at `offset`.
     pub fn resume(file: Box<dyn NewPack>, pack: &Pack, known: HashMap<Id, Place>, offset: u64) -> Self {
         let table = Arc::new(RwLock::new(known));
-        Self { file, header_bytes: pack.header_bytes.clone(), header: pack.header, buffer: Vec::new(), offset, table }
+        let (header_bytes, header) = (pack.header_bytes.clone(), pack.header);
+        Self { file, header_bytes, header, buffer: Vec::new(), offset, table, syncing: Duration::ZERO }
     }
 
     /// Its header.
@@ -426,6 +439,13 @@ impl PackWriter {
         result
     }
 
+    fn sync(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let result = self.file.sync();
+        self.syncing = self.syncing.saturating_add(begun.elapsed());
+        result
+    }
+
     /// The pack so far, for reading. [`PackWriter::flush`] first.
     pub fn reader(&self, name: String) -> Pack {
         Pack { file: self.file.reader(), header: self.header, header_bytes: self.header_bytes.clone(), name }
@@ -441,7 +461,7 @@ impl PackWriter {
         compress: &mut Compress<'_>,
     ) -> Result<Finished> {
         self.flush()?;
-        self.file.sync()?;
+        self.sync()?;
         let pointers = std::mem::take(&mut *self.table.write().expect("no holder of the lock panics"));
         let mut pointers: Vec<_> = pointers.into_iter().map(|(id, place)| Pointer { id, place }).collect();
         pointers.sort_unstable();
@@ -453,7 +473,7 @@ impl PackWriter {
         drop(blocks);
         let table = self.append_unlisted(&frame_bytes)?;
         self.flush()?;
-        self.file.sync()?;
+        self.sync()?;
 
         let mut append = |writer: &mut Self, frame_type: FrameType, content: &[u8]| -> Result<Pointer> {
             let id = Id::derived(frame_type.id_context().expect("no chunk"), content);
@@ -491,8 +511,10 @@ impl PackWriter {
         footer.checksum = crc32fast::hash(footer.as_bytes()).into();
         self.buffer.extend_from_slice(footer.as_bytes());
         self.flush()?;
-        self.file.sync()?;
+        self.sync()?;
+        let begun = Instant::now();
         self.file.publish()?;
-        Ok(Finished { file_len, footer_hash: footer.hash, record })
+        let syncing = self.syncing.saturating_add(begun.elapsed());
+        Ok(Finished { file_len, footer_hash: footer.hash, record, syncing })
     }
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::image::catalogue::{Catalogue, GenerationEntry, PackEntry};
@@ -75,6 +76,7 @@ pub struct ImageWriter {
     pack: Option<PackWriter>,
     salvage: Salvage,
     stored: u64,
+    syncing: Duration,
 }
 
 impl ImageWriter {
@@ -138,6 +140,7 @@ impl ImageWriter {
             pack: None,
             salvage,
             stored: 0,
+            syncing: Duration::ZERO,
         })
     }
 
@@ -286,6 +289,7 @@ impl ImageWriter {
             &mut |bytes| compress(compressor, bytes),
         )?;
         self.catalogue = catalogue;
+        self.syncing = self.syncing.saturating_add(finished.syncing);
         self.catalogue.packs.push(PackEntry {
             number,
             file_len: finished.file_len,
@@ -300,8 +304,8 @@ impl ImageWriter {
     }
 
     /// Finishes the generation: fills number, image id and root into the record, writes it, and gives the last pack its name.
-    /// Returns the record as it was written.
-    pub fn commit(mut self, mut record: Record, root: Pointer, level: u8) -> Result<Record> {
+    /// Returns the record as it was written, and how long the system took in all to make the packs of this capture durable.
+    pub fn commit(mut self, mut record: Record, root: Pointer, level: u8) -> Result<(Record, Duration)> {
         record.generation = self.catalogue.next_generation;
         record.image = image_id_hex(&self.image.id());
         record.chunk_size = self.image.chunk_size();
@@ -321,7 +325,7 @@ impl ImageWriter {
         let image = record.image.clone();
         let head = Head { image, pack: self.next_pack.saturating_sub(1), generation: record.generation };
         write_head(&*self.store, &head);
-        Ok(record)
+        Ok((record, self.syncing))
     }
 }
 
