@@ -1,0 +1,267 @@
+//! The limit: the least that a program must do for the work of a capture or a restore, on the same chunks and cores.
+//!
+//! It reads, tests for zeros, hashes (BLAKE3), skips what it has seen, compresses (zstd), decodes and hashes again, and
+//! writes one file. No map, no tree, no checksums, no order, no errors to survive: what hikae takes beyond it is what it costs to be an image.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a program for measuring, on input that it made itself"
+)]
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use zstd_safe::{CCtx, CParameter, DCtx};
+
+/// Bytes of a chunk.
+const CHUNK: usize = 64 << 10;
+/// Chunks that a thread takes at once: 1 MiB.
+const JOB: usize = 16;
+/// Compressed only where that saves a sixteenth.
+const ENOUGH: usize = CHUNK - CHUNK / 16;
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Stores the chunks of SOURCE that RANGES touch in OUT and OUT.index.
+    Store {
+        source: PathBuf,
+        /// Lines of offset and length, in bytes: what is read.
+        ranges: PathBuf,
+        out: PathBuf,
+        /// An index whose chunks are there already.
+        #[arg(long)]
+        known: Option<PathBuf>,
+        /// zstd level.
+        #[arg(long, default_value_t = 1)]
+        level: i32,
+    },
+    /// Reads and hashes them only.
+    Hash { source: PathBuf, ranges: PathBuf },
+    /// Decodes and hashes everything that IN and IN.index hold; into a sparse file where OUT is given.
+    Decode { input: PathBuf, out: Option<PathBuf> },
+}
+
+/// A stored chunk: number on the disk, place in the file, and what it must hash to.
+#[derive(Clone, Copy)]
+struct Entry {
+    chunk: u64,
+    offset: u64,
+    len: usize,
+    hash: [u8; 32],
+}
+
+const ENTRY_LEN: usize = 56;
+
+impl Entry {
+    fn encode(&self) -> Vec<u8> {
+        let len = u64::try_from(self.len).unwrap();
+        [&self.chunk.to_le_bytes()[..], &self.offset.to_le_bytes(), &len.to_le_bytes(), &self.hash].concat()
+    }
+
+    fn decode(raw: &[u8]) -> Self {
+        let number = |at: usize| u64::from_le_bytes(raw[at..at + 8].try_into().unwrap());
+        let hash = raw[24..].try_into().unwrap();
+        Self { chunk: number(0), offset: number(8), len: usize::try_from(number(16)).unwrap(), hash }
+    }
+}
+
+fn read_index(path: &Path) -> Vec<Entry> {
+    std::fs::read(path.with_extension("index")).unwrap().chunks_exact(ENTRY_LEN).map(Entry::decode).collect()
+}
+
+/// A chunk of the disk, and the runs of it that are read.
+struct Wanted {
+    chunk: u64,
+    runs: Vec<(u64, usize)>,
+}
+
+fn wanted(ranges: &Path) -> Vec<Wanted> {
+    let size = u64::try_from(CHUNK).unwrap();
+    let mut all: Vec<Wanted> = Vec::new();
+    for line in std::fs::read_to_string(ranges).unwrap().lines() {
+        let (start, len) = line.split_once(' ').unwrap();
+        let (mut at, end) =
+            (start.parse::<u64>().unwrap(), start.parse::<u64>().unwrap() + len.parse::<u64>().unwrap());
+        while at < end {
+            let chunk = at / size;
+            let stop = ((chunk + 1) * size).min(end);
+            if all.last().is_none_or(|last| last.chunk != chunk) {
+                all.push(Wanted { chunk, runs: Vec::new() });
+            }
+            all.last_mut().unwrap().runs.push((at, usize::try_from(stop - at).unwrap()));
+            at = stop;
+        }
+    }
+    all
+}
+
+/// Reads up to [`JOB`] chunks into `buf`: one read where they follow each other wholly, one for each run otherwise.
+fn read_chunks(source: &File, job: &[Wanted], buf: &mut [u8]) {
+    let size = u64::try_from(CHUNK).unwrap();
+    let whole = job.iter().all(|wanted| matches!(wanted.runs[..], [(_, CHUNK)]))
+        && job.windows(2).all(|pair| pair[0].chunk + 1 == pair[1].chunk);
+    if whole {
+        return source.read_exact_at(buf, job[0].chunk * size).unwrap();
+    }
+    for (wanted, bytes) in job.iter().zip(buf.chunks_exact_mut(CHUNK)) {
+        bytes.fill(0);
+        for (offset, len) in &wanted.runs {
+            let at = usize::try_from(offset - wanted.chunk * size).unwrap();
+            source.read_exact_at(&mut bytes[at..at + len], *offset).unwrap();
+        }
+    }
+}
+
+fn store(threads: usize, source: &Path, ranges: &Path, out: Option<&Path>, known: Option<&Path>, level: i32) {
+    let source = File::open(source).unwrap();
+    let wanted = wanted(ranges);
+    let seen: Vec<Mutex<HashSet<[u8; 32]>>> = (0..256).map(|_| Mutex::default()).collect();
+    for entry in known.map(read_index).unwrap_or_default() {
+        seen[usize::from(entry.hash[0])].lock().unwrap().insert(entry.hash);
+    }
+    let file = out.map(|out| File::create(out).unwrap());
+    let (next, end) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let (index, repeated) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let work = || {
+        let (mut buf, zeros) = (vec![0; CHUNK * JOB], vec![0; CHUNK]);
+        let (mut packed, mut check) = (vec![0; zstd_safe::compress_bound(CHUNK)], vec![0; CHUNK]);
+        let (mut compress, mut decompress) = (CCtx::create(), DCtx::create());
+        compress.set_parameter(CParameter::CompressionLevel(level)).unwrap();
+        let (mut mine, mut again, mut frames) = (Vec::new(), Vec::new(), Vec::with_capacity(CHUNK * JOB));
+        loop {
+            let first = next.fetch_add(JOB, Ordering::Relaxed);
+            let Some(job) = wanted.get(first..(first + JOB).min(wanted.len())).filter(|job| !job.is_empty()) else {
+                break;
+            };
+            let buf = &mut buf[..job.len() * CHUNK];
+            read_chunks(&source, job, buf);
+            frames.clear();
+            let begun = mine.len();
+            for (wanted, bytes) in job.iter().zip(buf.chunks_exact(CHUNK)) {
+                if bytes == zeros {
+                    continue;
+                }
+                let hash = *blake3::hash(bytes).as_bytes();
+                if file.is_none() {
+                    std::hint::black_box(hash);
+                    continue;
+                }
+                if !seen[usize::from(hash[0])].lock().unwrap().insert(hash) {
+                    again.push(Entry { chunk: wanted.chunk, offset: 0, len: 0, hash });
+                    continue;
+                }
+                let len = compress.compress2(packed.as_mut_slice(), bytes).unwrap();
+                let payload = if len < ENOUGH { &packed[..len] } else { bytes };
+                if payload.len() == CHUNK {
+                    check.copy_from_slice(payload);
+                } else {
+                    assert_eq!(decompress.decompress(check.as_mut_slice(), payload), Ok(CHUNK));
+                }
+                assert_eq!(*blake3::hash(&check).as_bytes(), hash);
+                let offset = u64::try_from(frames.len()).unwrap();
+                mine.push(Entry { chunk: wanted.chunk, offset, len: payload.len(), hash });
+                frames.extend_from_slice(payload);
+            }
+            if let Some(file) = &file {
+                let at = end.fetch_add(u64::try_from(frames.len()).unwrap(), Ordering::Relaxed);
+                file.write_all_at(&frames, at).unwrap();
+                mine[begun..].iter_mut().for_each(|entry| entry.offset += at);
+            }
+        }
+        index.lock().unwrap().append(&mut mine);
+        repeated.lock().unwrap().append(&mut again);
+    };
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let Some((file, out)) = file.zip(out) else { return report(0.0, 0) };
+    let mut index = index.into_inner().unwrap();
+    let stored: HashMap<_, _> = index.iter().map(|entry| (entry.hash, *entry)).collect();
+    for entry in repeated.into_inner().unwrap() {
+        // What only the older index has is not in this file.
+        index.extend(stored.get(&entry.hash).map(|stored| Entry { chunk: entry.chunk, ..*stored }));
+    }
+    index.sort_unstable_by_key(|entry| entry.chunk);
+    let bytes: Vec<u8> = index.iter().flat_map(Entry::encode).collect();
+    std::fs::write(out.with_extension("index"), bytes).unwrap();
+    let begun = Instant::now();
+    file.sync_all().unwrap();
+    report(begun.elapsed().as_secs_f64(), end.into_inner());
+}
+
+fn decode(threads: usize, input: &Path, out: Option<&Path>) {
+    let index = read_index(input);
+    let input = File::open(input).unwrap();
+    let size = u64::try_from(CHUNK).unwrap();
+    let file = out.map(|out| {
+        let file = File::create(out).unwrap();
+        file.set_len(index.last().map_or(0, |entry| (entry.chunk + 1) * size)).unwrap();
+        file
+    });
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut decompress = DCtx::create();
+        let (mut payload, mut buf) = (vec![0; CHUNK], vec![0; CHUNK * JOB]);
+        loop {
+            let first = next.fetch_add(JOB, Ordering::Relaxed);
+            let Some(job) = index.get(first..(first + JOB).min(index.len())).filter(|job| !job.is_empty()) else {
+                break;
+            };
+            for (entry, bytes) in job.iter().zip(buf.chunks_exact_mut(CHUNK)) {
+                if entry.len == CHUNK {
+                    input.read_exact_at(bytes, entry.offset).unwrap();
+                } else {
+                    input.read_exact_at(&mut payload[..entry.len], entry.offset).unwrap();
+                    assert_eq!(decompress.decompress(bytes, &payload[..entry.len]), Ok(CHUNK));
+                }
+                assert_eq!(*blake3::hash(bytes).as_bytes(), entry.hash);
+            }
+            let Some(file) = &file else { continue };
+            // One write for each run of chunks that follow each other.
+            let mut from = 0;
+            for at in 1..=job.len() {
+                if at == job.len() || job[at].chunk != job[at - 1].chunk + 1 {
+                    file.write_all_at(&buf[from * CHUNK..at * CHUNK], job[from].chunk * size).unwrap();
+                    from = at;
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let begun = Instant::now();
+    if let Some(file) = file {
+        file.sync_all().unwrap();
+    }
+    report(begun.elapsed().as_secs_f64(), 0);
+}
+
+fn report(sync: f64, stored: u64) {
+    println!("{}", serde_json::json!({"sync": sync, "stored": stored}));
+}
+
+fn main() {
+    let Arguments { threads, command } = Arguments::parse();
+    match command {
+        Command::Store { source, ranges, out, known, level } => {
+            store(threads, &source, &ranges, Some(&out), known.as_deref(), level);
+        }
+        Command::Hash { source, ranges } => store(threads, &source, &ranges, None, None, 0),
+        Command::Decode { input, out } => decode(threads, &input, out.as_deref()),
+    }
+}
