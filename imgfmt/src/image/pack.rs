@@ -248,7 +248,7 @@ impl Pack {
             return Err(corrupt("the length in its pointer is shorter than a frame header"));
         }
         // A pointer comes from a checked node, but a node may be hostile: allocate for what is in the file.
-        if buf.len() < len && place.end() > self.file.len()? {
+        if buf.capacity() < len && place.end() > self.file.len()? {
             return Err(corrupt("it reaches past the end of the pack"));
         }
         buf.resize(len, 0);

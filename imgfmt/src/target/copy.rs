@@ -30,7 +30,22 @@ pub struct Copied {
     pub bad: Vec<(u64, u64)>,
 }
 
-/// The extents of a disk in pieces for the workers.
+impl Copied {
+    fn add(&mut self, piece: Extent) {
+        let sum = match piece.kind {
+            ExtentKind::Data => &mut self.data,
+            ExtentKind::Zero => &mut self.zero,
+            ExtentKind::Absent => &mut self.absent,
+            ExtentKind::Bad => match self.bad.last_mut() {
+                Some((start, len)) if start.saturating_add(*len) == piece.offset => len,
+                _ => return self.bad.push((piece.offset, piece.len)),
+            },
+        };
+        *sum = sum.saturating_add(piece.len);
+    }
+}
+
+/// The extents of a disk in jobs for the workers.
 struct Pieces<'a> {
     disk: &'a dyn Disk,
     extent: Option<Extent>,
@@ -38,24 +53,31 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    /// The next piece: at most [`PIECE`] bytes of Data, aligned to pieces of the disk; other kinds whole.
-    fn next(&mut self) -> Result<Option<Extent>> {
-        if self.at >= self.disk.len() {
-            return Ok(None);
-        }
-        let extent = match self.extent {
-            Some(extent) if extent.end() > self.at => extent,
-            _ => self.disk.extent_at(self.at)?,
-        };
-        if extent.len == 0 || extent.end() <= self.at {
-            return Err(Error::corrupt("extent map", self.at, "an extent is empty"));
-        }
-        self.extent = Some(extent);
+    /// The extents of the next job: those up to the next multiple of [`PIECE`], where it begins with Data; otherwise one, as long as it is.
+    fn next(&mut self) -> Result<Option<Vec<Extent>>> {
         let piece_end = (self.at / PIECE).saturating_add(1).saturating_mul(PIECE);
-        let end = if extent.kind == ExtentKind::Data { extent.end().min(piece_end) } else { extent.end() };
-        let piece = Extent { offset: self.at, len: end.saturating_sub(self.at), kind: extent.kind };
-        self.at = end;
-        Ok(Some(piece))
+        let mut job: Vec<Extent> = Vec::new();
+        while self.at < self.disk.len() {
+            let extent = match self.extent {
+                Some(extent) if extent.end() > self.at => extent,
+                _ => self.disk.extent_at(self.at)?,
+            };
+            if extent.len == 0 || extent.end() <= self.at {
+                return Err(Error::corrupt("extent map", self.at, "an extent is empty"));
+            }
+            self.extent = Some(extent);
+            let is_data = extent.kind == ExtentKind::Data;
+            let end = if is_data { extent.end().min(piece_end) } else { extent.end() };
+            if !job.is_empty() && (self.at >= piece_end || end > piece_end) {
+                break;
+            }
+            job.push(Extent { offset: self.at, len: end.saturating_sub(self.at), kind: extent.kind });
+            self.at = end;
+            if job.len() == 1 && !is_data {
+                break;
+            }
+        }
+        Ok(if job.is_empty() { None } else { Some(job) })
     }
 }
 
@@ -71,32 +93,26 @@ pub fn copy(from: &dyn Disk, to: &dyn Target, options: CopyOptions, run: Run<'_>
         run,
         || pieces.next(),
         Vec::new,
-        |buf: &mut Vec<u8>, piece| {
-            match piece.kind {
-                ExtentKind::Data => {
-                    buf.resize(usize::try_from(piece.len).expect("a piece is small"), 0);
-                    from.read_at(buf, piece.offset)?;
-                    to.write_at(buf, piece.offset)?;
-                }
-                ExtentKind::Zero => to.zero_at(piece.offset, piece.len)?,
-                ExtentKind::Absent if options.wipe => to.zero_at(piece.offset, piece.len)?,
-                ExtentKind::Absent => {}
-                ExtentKind::Bad => mark_bad(to, piece)?,
-            }
-            Ok(piece)
-        },
-        |piece| {
-            run.progress.advance(piece.len);
-            match piece.kind {
-                ExtentKind::Data => copied.data = copied.data.saturating_add(piece.len),
-                ExtentKind::Zero => copied.zero = copied.zero.saturating_add(piece.len),
-                ExtentKind::Absent => copied.absent = copied.absent.saturating_add(piece.len),
-                ExtentKind::Bad => match copied.bad.last_mut() {
-                    Some((start, len)) if start.saturating_add(*len) == piece.offset => {
-                        *len = len.saturating_add(piece.len)
+        |buf: &mut Vec<u8>, job| {
+            for piece in &job {
+                match piece.kind {
+                    ExtentKind::Data => {
+                        buf.resize(usize::try_from(piece.len).expect("a piece is small"), 0);
+                        from.read_at(buf, piece.offset)?;
+                        to.write_at(buf, piece.offset)?;
                     }
-                    _ => copied.bad.push((piece.offset, piece.len)),
-                },
+                    ExtentKind::Zero => to.zero_at(piece.offset, piece.len)?,
+                    ExtentKind::Absent if options.wipe => to.zero_at(piece.offset, piece.len)?,
+                    ExtentKind::Absent => {}
+                    ExtentKind::Bad => mark_bad(to, *piece)?,
+                }
+            }
+            Ok(job)
+        },
+        |job| {
+            for piece in job {
+                run.progress.advance(piece.len);
+                copied.add(piece);
             }
             Ok(())
         },
