@@ -121,3 +121,11 @@ fn the_names_behind_crate_are_found() {
         [vec!["disk", ""], vec!["bytes", "le32"]]
     );
 }
+
+#[test]
+fn the_page_on_architecture_lists_the_rooms_in_this_order() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/architecture.md");
+    let page = fs::read_to_string(page).unwrap();
+    let rows: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(rows, FLOORS, "give the new room its row in docs/architecture.md");
+}
