@@ -74,3 +74,97 @@ impl OpenFolder {
         Ok(window)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use imgfmt::Error;
+    use imgfmt::filesystem::Summary;
+    use imgfmt::filesystem::files::{Attributes, Content, Space, StreamEntry, Xattr};
+
+    use super::*;
+
+    /// A filesystem of one folder with so many entries.
+    #[derive(Debug)]
+    struct Model(u64);
+
+    fn nothing<T>() -> Result<T> {
+        Err(Error::NotFound("the model has nothing else".into()))
+    }
+
+    impl FileSystem for Model {
+        fn summary(&self) -> Summary {
+            Summary::default()
+        }
+        fn space(&self) -> Result<Space> {
+            nothing()
+        }
+        fn root(&self) -> NodeId {
+            NodeId(1)
+        }
+        fn attributes(&self, _: NodeId) -> Result<Attributes> {
+            nothing()
+        }
+        fn lookup(&self, _: NodeId, _: &[u8]) -> Result<Option<Entry>> {
+            nothing()
+        }
+        fn list(&self, _: NodeId, visit: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<()> {
+            for n in 0..self.0 {
+                if visit(Entry { name: n.to_string().into(), node: NodeId(n), kind: None }).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }
+        fn open(&self, _: NodeId, _: Option<&[u8]>) -> Result<Box<dyn Content>> {
+            nothing()
+        }
+        fn link_target(&self, _: NodeId) -> Result<Vec<u8>> {
+            nothing()
+        }
+        fn streams(&self, _: NodeId) -> Result<Vec<StreamEntry>> {
+            nothing()
+        }
+        fn xattrs(&self, _: NodeId) -> Result<Vec<Xattr>> {
+            nothing()
+        }
+    }
+
+    /// Entries from `index` on, at most so many.
+    fn read(folder: &OpenFolder, files: &Model, index: u64, most: usize) -> Vec<u64> {
+        let mut read = Vec::new();
+        let mut expected = index;
+        folder
+            .visit(files, index, |entry, next| {
+                expected += 1;
+                assert_eq!(next, expected);
+                read.push(entry.node.0);
+                if read.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+        read
+    }
+
+    #[test]
+    fn every_entry_is_seen_once_wherever_a_listing_goes_on() {
+        let window = WINDOW as u64;
+        for len in [0, 1, window - 1, window, window + 1, 2 * window + 100] {
+            let (files, folder) = (Model(len), OpenFolder::new(NodeId(1)));
+            let mut seen = Vec::new();
+            loop {
+                let part = read(&folder, &files, seen.len() as u64, 1000);
+                if part.is_empty() {
+                    break;
+                }
+                seen.extend(part);
+            }
+            assert!(seen.iter().copied().eq(0..len), "{len}");
+            // Back and forth.
+            for index in [len / 2, 0, len, len + 5, len.saturating_sub(1), 1] {
+                assert!(
+                    read(&folder, &files, index, 10).into_iter().eq(index..len.min(index + 10)),
+                    "{index} of {len}"
+                );
+            }
+        }
+    }
+}

@@ -171,7 +171,7 @@ impl Translate {
                 names.push(name);
             }
         }
-        names.retain(|name| !name.is_empty() && !name.contains(&0));
+        names.retain(|name| !name.is_empty() && !name.contains(&0) && is_listed(name));
         let mut list = Vec::new();
         for name in names {
             list.extend(name);
@@ -432,6 +432,12 @@ impl Filesystem for Translate {
             Err(error) => reply.error(error),
         }
     }
+}
+
+/// Says whether a listing names an extended attribute. Those that only one driver knows can be read by name, as with ntfs-3g; listed, they would make
+/// every program that copies attributes fail on other filesystems.
+fn is_listed(name: &[u8]) -> bool {
+    !name.starts_with(b"system.") || name.starts_with(b"system.posix_acl_")
 }
 
 /// Answers with bytes, or with their number where the caller asks for that.

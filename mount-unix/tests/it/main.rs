@@ -10,3 +10,4 @@
 
 mod raw_files;
 mod served;
+mod trees;

@@ -113,7 +113,15 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Output {
     let output = Command::new(program).args(args).env("LC_ALL", "C").output();
     let output =
         output.unwrap_or_else(|error| panic!("{program} is needed by this test and cannot be started: {error}"));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?} ended with {}: {text}", output.status);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {args:?} ended with {}: {out}{err}", output.status);
     output
+}
+
+/// Runs a program that needs root: by itself where we are root, through sudo otherwise.
+pub(crate) fn as_root(command: &[&str]) -> Output {
+    match (command.split_first(), rustix::process::geteuid().is_root()) {
+        (Some((program, args)), true) => run(program, args),
+        _ => run("sudo", &[&["-n"], command].concat()),
+    }
 }

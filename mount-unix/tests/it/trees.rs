@@ -1,0 +1,91 @@
+//! Trees of files in a mount against the view of another driver of the same filesystem.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use imgfmt::source::FileDisk;
+use imgfmt::tree::{Tree, TreeOptions};
+
+use crate::served::{Served, as_root, run};
+
+/// A mount by another driver.
+struct Theirs(PathBuf);
+
+impl Theirs {
+    fn new(folder: &Path, image: &Path, command: &[&str]) -> Self {
+        let dir = folder.join("theirs");
+        fs::create_dir_all(&dir).unwrap();
+        as_root(&[command, &[image.to_str().unwrap(), dir.to_str().unwrap()]].concat());
+        Self(dir)
+    }
+}
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        as_root(&["umount", self.0.to_str().unwrap()]);
+    }
+}
+
+fn shell(folder: &Path, script: &str) {
+    run("sh", &["-euc", &format!("cd '{}'\n{script}", folder.display())]);
+}
+
+/// Mounts a raw disk as hikae shows it.
+fn ours(folder: &Path, image: &Path) -> Served {
+    let disk = Arc::new(FileDisk::open(image, 512).unwrap());
+    Served::new(folder, Tree::of_disk(disk, 0, &TreeOptions::default()), 16 << 20)
+}
+
+/// Runs the tool that anybody can run on his own disks.
+fn compare(ours: &Path, theirs: &Path, options: &[&str]) -> String {
+    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/compare-trees");
+    let paths = [ours.to_str().unwrap(), theirs.to_str().unwrap()];
+    let output = run("python3", &[&["-B", tool.to_str().unwrap()], options, &paths].concat());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn ntfs_is_seen_as_ntfs_3g_sees_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.img");
+    shell(folder.path(), "truncate -s 128M disk.img; mkntfs -F -q disk.img");
+    {
+        let theirs = Theirs::new(folder.path(), &image, &["ntfs-3g", "-o", "streams_interface=windows,compression"]);
+        let tree = "
+            mkdir -p many deep/a/b/c packed; for n in $(seq 3000); do echo file $n > many/a-rather-long-name-of-a-file-$n; done
+            head -c 3000000 /dev/urandom > big; ln big hard; ln -s deep/a link; ln -s nowhere dangling; echo x > deep/a/b/c/file
+            truncate -s 30M sparse; head -c 5000 /dev/urandom | dd of=sparse bs=1M seek=20 conv=notrunc status=none
+            echo stream > big:note; : > aside; head -c 300000 /dev/urandom > aside:large; echo f > many:of-a-folder
+            setfattr -h -v 0x00000800 -n system.ntfs_attrib_be packed; seq 200000 > packed/text
+            touch -d '1999-12-31 23:59:59.1234567 UTC' big; : > empty; echo y > \"n\u{e4}me \u{65e5}\u{672c} \u{1f4be}\"
+        ";
+        shell(&theirs.0, tree);
+        fs::write(folder.path().join("large"), fs::read(theirs.0.join("aside:large")).unwrap()).unwrap();
+    }
+    let served = ours(folder.path(), &image);
+    let root = served.dir.join("p1");
+    {
+        let theirs = Theirs::new(folder.path(), &image, &["ntfs-3g", "-o", "ro,streams_interface=xattr"]);
+        // It makes up modes and owners, and lists a stream that is too long to be an attribute.
+        let told = compare(&root, &theirs.0, &["--no-mode", "--no-owner", "--xattrs", "user.", "--skip", "aside"]);
+        assert!(told.starts_with("0 differences in 6 folders, 3007 files, 2 others"), "{told}");
+    }
+    // Streams can be opened by name, and files by any case.
+    assert_eq!(fs::read(root.join("big:note")).unwrap(), b"stream\n");
+    assert_eq!(fs::read(root.join("many:of-a-folder")).unwrap(), b"f\n");
+    assert!(fs::read(root.join("aside:large")).unwrap() == fs::read(folder.path().join("large")).unwrap());
+    assert_eq!(fs::metadata(root.join("big:note")).unwrap().len(), 7);
+    assert_eq!(fs::metadata(root.join("big:none")).unwrap_err().raw_os_error(), Some(2));
+    assert_eq!(fs::metadata(root.join("DEEP/A/b/C/FILE")).unwrap().len(), 2);
+    assert_eq!(fs::metadata(root.join("big")).unwrap().ino(), fs::metadata(root.join("hard")).unwrap().ino());
+    // Named attributes can be read though they are not listed, as with ntfs-3g.
+    let acl = run("getfattr", &["--only-values", "-n", "system.ntfs_acl", root.join("big").to_str().unwrap()]);
+    assert!(acl.stdout.len() >= 20);
+    let listed = run("getfattr", &["-m", "-", root.join("big").to_str().unwrap()]);
+    assert!(!String::from_utf8(listed.stdout).unwrap().contains("system.ntfs"));
+    let space = rustix::fs::statvfs(&root).unwrap();
+    assert!(space.f_blocks * space.f_frsize > 127 << 20 && space.f_bfree > 0 && space.f_bfree < space.f_blocks);
+    assert_eq!(*served.log.lock().unwrap(), Vec::<String>::new());
+}
