@@ -8,6 +8,7 @@ pub mod bits;
 pub mod chain;
 pub mod elision;
 pub mod exfat;
+pub mod ext;
 pub mod fat;
 pub mod files;
 pub mod ntfs;
@@ -107,7 +108,7 @@ struct Driver {
 }
 
 /// The kinds that are read, in the order in which a partition is probed. Swap comes last: its signature outlives what is made over it.
-const DRIVERS: &[Driver] = &[ntfs::DRIVER, exfat::DRIVER, fat::DRIVER, swap::DRIVER];
+const DRIVERS: &[Driver] = &[ntfs::DRIVER, exfat::DRIVER, fat::DRIVER, ext::DRIVER, swap::DRIVER];
 
 /// Opens the used-block map of a partition's filesystem; `None` where no known kind claims it.
 pub fn open(partition: &Arc<dyn Disk>) -> Result<Option<Box<dyn UsedBlocks>>> {

@@ -19,6 +19,7 @@
 pub mod bytes;
 pub mod capture;
 pub mod compare;
+pub mod crc32c;
 pub mod disk;
 pub mod engine;
 pub mod error;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&str] = &[
     "error",
     "bytes",
+    "crc32c",
     "platform",
     "disk",
     "ranges",

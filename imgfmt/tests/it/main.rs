@@ -12,6 +12,7 @@ mod capture;
 mod conformance;
 mod damage;
 mod exfat;
+mod ext;
 mod extract;
 mod fat;
 mod faults;

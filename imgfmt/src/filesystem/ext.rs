@@ -1,0 +1,38 @@
+//! ext2, ext3 and ext4: which blocks are used, by the bitmaps and by the metadata.
+//!
+//! Layers, from the bytes upwards: [`superblock`], [`group`] descriptors, [`inode`], [`volume`] reads all of them with their checksums; [`map`] follows
+//! extents and block maps, [`directory`] and [`xattr`] parse what blocks hold; [`used`] answers the questions of
+//! [`UsedBlocks`](crate::filesystem::UsedBlocks).
+//!
+//! Sources: "Ext4 Data Structures and Algorithms" in the documentation of the Linux kernel, and the drivers of Linux where it is silent.
+//!
+//! # Not supported
+//!
+//! Compression (e2compr), Lustre's `dirdata`, snapshots and replicas; filesystems with a journal to replay, errors, or deleted files that wait to be
+//! freed are read, but [`doubts`](crate::filesystem::UsedBlocks::doubts) says that their bitmaps are not to be trusted.
+
+pub mod checksum;
+pub mod directory;
+pub mod group;
+pub mod inode;
+pub mod map;
+pub mod superblock;
+pub mod used;
+pub mod volume;
+pub mod xattr;
+
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::error::Result;
+use crate::filesystem::{Driver, UsedBlocks};
+
+/// ext2, ext3 and ext4 among the filesystems.
+pub(super) const DRIVER: Driver = Driver { used_blocks: Some(open), files: None };
+
+fn open(partition: Arc<dyn Disk>) -> Result<Option<Box<dyn UsedBlocks>>> {
+    Ok(match volume::Volume::open(partition)? {
+        Some(volume) => Some(Box::new(volume)),
+        None => None,
+    })
+}
