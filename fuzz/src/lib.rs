@@ -7,6 +7,9 @@
 
 pub mod exfat_used;
 #[cfg(test)]
+mod ext_seed;
+pub mod ext_used;
+#[cfg(test)]
 mod fat_seed;
 pub mod fat_used;
 pub mod mutate;
