@@ -5,13 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod exfat_files;
 pub mod exfat_used;
 #[cfg(test)]
 mod ext_seed;
 pub mod ext_used;
+pub mod fat_files;
 #[cfg(test)]
 mod fat_seed;
 pub mod fat_used;
+pub mod files;
 pub mod mutate;
 #[cfg(test)]
 mod ntfs_seed;

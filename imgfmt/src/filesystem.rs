@@ -6,11 +6,13 @@
 
 pub mod bits;
 pub mod chain;
+pub mod dos_time;
 pub mod elision;
 pub mod exfat;
 pub mod ext;
 pub mod fat;
 pub mod files;
+pub mod listing;
 pub mod ntfs;
 pub mod swap;
 pub mod utf16;

@@ -1,5 +1,6 @@
 //! Chains of clusters in a file allocation table, which FAT and exFAT share: [`table`] says what follows a cluster, [`all`] follows the
-//! chains of a whole volume.
+//! chains of a whole volume, [`content`] reads one file.
 
 pub mod all;
+pub mod content;
 pub mod table;

@@ -50,6 +50,22 @@ pub fn from_wtf8(bytes: &[u8]) -> Option<Vec<u16>> {
     Some(units)
 }
 
+/// The name as it is compared without regard to case: each character by its simple upper case, as far as that is one character.
+pub fn simple_upper_case(units: &[u16]) -> Vec<u16> {
+    let mut upper = Vec::with_capacity(units.len());
+    for unit in char::decode_utf16(units.iter().copied()) {
+        match unit {
+            Ok(char) => {
+                let mut mapped = char.to_uppercase();
+                let single = mapped.next().filter(|_| mapped.next().is_none());
+                upper.extend_from_slice(single.unwrap_or(char).encode_utf16(&mut [0; 2]));
+            }
+            Err(lone) => upper.push(lone.unpaired_surrogate()),
+        }
+    }
+    upper
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +85,14 @@ mod tests {
         }
         assert_eq!(to_wtf8(&[0xd83d, 0xde00]), "\u{1f600}".as_bytes());
         assert_eq!(to_wtf8(&[0xdc80]), [0xed, 0xb2, 0x80]);
+    }
+
+    #[test]
+    fn case_is_that_of_single_characters() {
+        let upper =
+            |text: &str| String::from_utf16(&simple_upper_case(&text.encode_utf16().collect::<Vec<_>>())).unwrap();
+        assert_eq!(upper("a\u{e4}\u{df}\u{3c9}\u{10428}"), "A\u{c4}\u{df}\u{3a9}\u{10400}");
+        assert_eq!(simple_upper_case(&[0xd801, 0x61]), [0xd801, 0x41]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ const UTF8: &str = "LC_ALL=C.UTF-8";
 const UTF8_MKFS: [&str; 2] = [UTF8, "mkfs.exfat"];
 
 /// Makes a volume of `len` bytes with clusters of `cluster` bytes on a device of `sector`-byte sectors.
-fn make(folder: &Path, len: u64, cluster: &str, sector: u32) -> PathBuf {
+pub(crate) fn make(folder: &Path, len: u64, cluster: &str, sector: u32) -> PathBuf {
     let image = folder.join("exfat.img");
     sparse_file(&image, len);
     let options = ["-L", "\u{dc}bung", "-c", cluster];
@@ -26,12 +26,12 @@ fn make(folder: &Path, len: u64, cluster: &str, sector: u32) -> PathBuf {
 }
 
 /// A volume mounted by the driver, which as root takes devices only.
-struct Volume {
-    mounted: Mounted,
+pub(crate) struct Volume {
+    pub(crate) mounted: Mounted,
     _device: LoopDevice,
 }
 
-fn mount(folder: &Path, image: &Path, mode: &str) -> Volume {
+pub(crate) fn mount(folder: &Path, image: &Path, mode: &str) -> Volume {
     let sector = 1 << std::fs::read(image).unwrap()[108];
     let device = LoopDevice::new(image, sector);
     let mounted = Mounted::new(folder, &["env", UTF8, "mount.exfat-fuse", "-o", mode], Path::new(&device.path));
@@ -39,7 +39,7 @@ fn mount(folder: &Path, image: &Path, mode: &str) -> Volume {
 }
 
 /// Fills a volume with files in many fragments, deep and large directories, and what deleted ones leave behind.
-fn fill(folder: &Path, image: &Path) {
+pub(crate) fn fill(folder: &Path, image: &Path) {
     let volume = mount(folder, image, "rw");
     shell(
         &volume.mounted.path,

@@ -8,7 +8,7 @@ use crate::filesystem_oracle::{check_clean, open, poison, walked};
 use crate::tools::{run, shell, sparse_file};
 
 /// A kind of volume: name, bits, bytes of the partition, of a sector, sectors in a cluster.
-const KINDS: [(&str, &str, u64, &str, &str); 7] = [
+pub(crate) const KINDS: [(&str, &str, u64, &str, &str); 7] = [
     ("FAT12", "12", 1_474_560, "512", "1"),
     ("FAT12", "12", 12 << 20, "512", "8"),
     ("FAT16", "16", 24 << 20, "512", "4"),
@@ -18,7 +18,7 @@ const KINDS: [(&str, &str, u64, &str, &str); 7] = [
     ("FAT32", "32", 300 << 20, "4096", "1"),
 ];
 
-fn make(folder: &Path, (_, bits, len, sector, cluster): (&str, &str, u64, &str, &str)) -> PathBuf {
+pub(crate) fn make(folder: &Path, (_, bits, len, sector, cluster): (&str, &str, u64, &str, &str)) -> PathBuf {
     let image = folder.join("fat.img");
     sparse_file(&image, len);
     let options = ["-F", bits, "-S", sector, "-s", cluster, "-n", "UEBUNG", "-i", "1234abcd"];
@@ -27,7 +27,7 @@ fn make(folder: &Path, (_, bits, len, sector, cluster): (&str, &str, u64, &str, 
 }
 
 /// Fills a volume with files in many fragments, deep and large directories, and what deleted ones leave behind.
-fn fill(folder: &Path, image: &Path) {
+pub(crate) fn fill(folder: &Path, image: &Path) {
     shell(
         folder,
         &format!(
@@ -47,15 +47,25 @@ fn fill(folder: &Path, image: &Path) {
 }
 
 /// Copies everything out of a volume.
-fn extract(image: &Path, to: &Path) {
+pub(crate) fn extract(image: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
-    let script = "export MTOOLS_SKIP_CHECK=1 MTOOLSRC=/dev/null; mcopy -s -n -m -i";
+    let script = "export LC_ALL=C.UTF-8 TZ=UTC MTOOLS_SKIP_CHECK=1 MTOOLSRC=/dev/null; mcopy -s -n -m -i";
     shell(to, &format!("{script} '{}' ::/ .", image.display()));
 }
 
 fn fsck(image: &Path) -> String {
     let output = run("fsck.vfat", ["-n", "-v", image.to_str().unwrap()]);
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Used clusters and all clusters, as the checker counts them.
+pub(crate) fn cluster_counts(image: &Path) -> (u64, u64) {
+    // "fat.img: 150 files, 100/2000 clusters".
+    let report = fsck(image);
+    let counts = report.lines().find(|line| line.ends_with(" clusters")).expect("counts");
+    let counts = counts.split(", ").nth(1).unwrap().trim_end_matches(" clusters");
+    let (used, total) = counts.split_once('/').unwrap();
+    (used.parse().unwrap(), total.parse().unwrap())
 }
 
 #[test]
@@ -68,12 +78,8 @@ fn used_clusters_are_those_of_the_tools() {
         let volume = open(&image);
         let summary = volume.summary();
         assert_eq!((summary.kind, summary.label.as_str(), summary.id.as_str()), (kind.0, "UEBUNG", "1234-ABCD"));
-        // "fat.img: 150 files, 100/2000 clusters".
         let report = fsck(&image);
-        let counts = report.lines().find(|line| line.ends_with(" clusters")).expect("counts");
-        let counts = counts.split(", ").nth(1).unwrap().trim_end_matches(" clusters");
-        let (used, total) = counts.split_once('/').unwrap();
-        let (used, total) = (used.parse::<u64>().unwrap(), total.parse::<u64>().unwrap());
+        let (used, total) = cluster_counts(&image);
         let free = std::fs::metadata(&image).unwrap().len() - volume.allocated().unwrap().total();
         assert_eq!(free, (total - used) * summary.block_size, "{kind:?}");
         // Nothing is allocated that no directory reaches, but the rest behind the last cluster.

@@ -3,6 +3,7 @@
 use crate::bytes::{array, le16, le32, le64, u8_at};
 use crate::disk::{Disk, read_vec};
 use crate::error::{Error, Result};
+use crate::filesystem::chain::content::Heap;
 
 /// Sectors in a boot region; the last holds the checksum of those before it.
 const REGION: u64 = 12;
@@ -167,6 +168,11 @@ impl Boot {
             oddities: Vec::new(),
         };
         Ok((boot, sector_size))
+    }
+
+    /// Where the clusters lie.
+    pub fn heap(&self) -> Heap {
+        Heap { offset: self.heap_offset, cluster_size: self.cluster_size }
     }
 
     /// First byte of a cluster of the volume.

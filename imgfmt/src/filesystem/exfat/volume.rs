@@ -1,5 +1,6 @@
 //! A volume: finds directories and follows chains.
 
+use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -56,9 +57,13 @@ impl Volume {
         let mut cursor = self.table.cursor();
         let mut cluster = data.start;
         let mut left = data.len;
+        let mut seen = HashSet::new();
         while left > 0 {
             if !self.table.has(cluster) {
                 return Err(corrupt(data.start, "it leaves the volume"));
+            }
+            if !data.contiguous && !seen.insert(cluster) {
+                return Err(corrupt(cluster, "it comes back to a cluster of its own"));
             }
             let here = left.min(self.boot.cluster_size);
             if visit(cluster, here)?.is_break() {
@@ -87,7 +92,6 @@ impl Volume {
         let mut sets = Sets::default();
         let mut scanned = 0_u64;
         self.clusters(directory, &mut |cluster, len| {
-            // A loop in the chain ends here too.
             if scanned > MAX_LEN {
                 let place = self.boot.place(directory.start);
                 return Err(Error::corrupt("exFAT directory", place, "it is longer than a directory can be"));

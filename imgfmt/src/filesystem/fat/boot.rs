@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::bytes::{array, le16, le32, u8_at};
 use crate::error::{Error, Result};
+use crate::filesystem::chain::content::Heap;
 use crate::filesystem::chain::table::Width;
 
 /// Most clusters of FAT12 by the specification.
@@ -158,6 +159,11 @@ impl Boot {
             label: raw.label,
             oddities,
         }))
+    }
+
+    /// Where the clusters lie.
+    pub fn heap(&self) -> Heap {
+        Heap { offset: self.data_offset, cluster_size: self.cluster_size }
     }
 
     /// First byte of a cluster of the volume.

@@ -1,5 +1,6 @@
 //! A volume: finds directories and follows chains.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -85,9 +86,12 @@ impl Volume {
         let mut cursor = self.table.cursor();
         let mut cluster = start;
         let mut scanned = 0_u64;
+        let mut seen = HashSet::new();
         loop {
             let at = self.boot.place(cluster);
-            // A loop in the chain ends here too.
+            if !seen.insert(cluster) {
+                return Err(corrupt(at, "its chain comes back to a cluster of its own"));
+            }
             scanned = scanned.saturating_add(self.boot.cluster_size);
             if scanned > MAX_LEN.max(self.boot.cluster_size) {
                 return Err(corrupt(self.boot.place(start), "it is longer than a directory can be"));
