@@ -1,5 +1,6 @@
 //! `IMAGE[@GEN]`: which image, and which of its generations.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,8 +15,15 @@ use crate::exit::Failure;
 pub(crate) struct ImageName {
     /// `NAME.hik`.
     pub(crate) path: PathBuf,
-    /// What stood behind the last `@`.
+    /// What stood behind the last `@`: a generation, or a snapshot in a file of another format.
     pub(crate) generation: Option<String>,
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        self.generation.as_ref().map_or(Ok(()), |generation| write!(f, "@{generation}"))
+    }
 }
 
 impl ImageName {
@@ -27,6 +35,11 @@ impl ImageName {
             return Self { path: path.into(), generation: Some(generation.to_owned()) };
         }
         Self { path: text.into(), generation: None }
+    }
+
+    /// Says whether it names a hikae image, by its name.
+    pub(crate) fn is_hikae(&self) -> bool {
+        self.path.extension().is_some_and(|extension| extension == "hik")
     }
 
     /// Opens the image; packs may also lie in `more` folders. Warnings about it go to stderr.

@@ -12,7 +12,7 @@ use imgfmt::tree::{Tree, TreeOptions};
 
 use crate::exit::Failure;
 use crate::image_name::{ImageName, choose, tell_warnings};
-use crate::source;
+use crate::source::{self, DiskOptions};
 
 /// A path inside an image, as typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,16 +66,11 @@ impl Inside {
     pub(crate) fn open_quietly(&self, packs: &[PathBuf]) -> Result<Opened, Failure> {
         let options = TreeOptions::default();
         if self.name.path.extension() != Some(OsStr::new("hik")) {
-            if let Some(generation) = &self.name.generation {
-                return Err(Failure::WrongUse(format!(
-                    "{} is no hikae image, so it has no generation {generation:?}",
-                    self.name.path.display()
-                )));
-            }
-            let source = source::open(&self.name.path, None)?;
+            let wish = self.name.generation.as_deref();
+            let source = source::open(&self.name.path, wish, None, &DiskOptions::default())?.source;
             let tree = Tree::of_disk(source.disk, 0, &options);
             let start = tree.root();
-            return Ok(Opened { tree, start, image: None, prefix: self.name.path.display().to_string() });
+            return Ok(Opened { tree, start, image: None, prefix: self.name.to_string() });
         }
         let image = self.name.open_quietly(packs, &OpenOptions::default())?;
         let entry = choose(&image, self.name.generation.as_deref().unwrap_or("latest"))?;

@@ -6,6 +6,7 @@
 #[macro_use]
 mod print;
 
+mod any_disk;
 mod commands;
 mod complete;
 mod exit;

@@ -1,46 +1,98 @@
-//! Opening what a user names as a source: a raw file or block device, with its identity and its guards.
+//! Opening what a user names as a disk and is no hikae image: a virtual disk file, a raw file or a block device, with its identity and its guards.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use imgfmt::Disk;
 use imgfmt::capture::CaptureSource;
+use imgfmt::format::{self, About, Format, OpenOptions, Policy, Snapshot};
 use imgfmt::image::record::Source;
-use imgfmt::partition::detect_sector_size;
+use imgfmt::source::System;
 use imgfmt::source::device::{Kind, Use};
-use imgfmt::source::{FileDisk, System};
 
 use crate::exit::Failure;
+use crate::text::printable;
 
-/// Opens a source and describes it.
-pub(crate) fn open(path: &Path, sector_size: Option<u32>) -> Result<CaptureSource, Failure> {
-    let system = System::default();
-    let description = system.describe(path)?;
+/// How a disk is opened that is no generation of a hikae image.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct DiskOptions {
+    /// What the disk's file is: raw, qcow2, vhd, vhdx, vmdk or vdi. Found out by default; a device is raw.
+    #[arg(long, value_name = "FORMAT")]
+    image_format: Option<Format>,
+    /// A folder in which a disk may have its base (backing file, parent) besides its own folder; can be given more than once.
+    #[arg(long, value_name = "FOLDER")]
+    allow_base: Vec<PathBuf>,
+}
+
+/// An opened disk.
+pub(crate) struct Opened {
+    /// The disk with its identity.
+    pub(crate) source: CaptureSource,
+    /// What its file is.
+    pub(crate) about: About,
+    /// Older states of it in the same file.
+    pub(crate) snapshots: Vec<Snapshot>,
+}
+
+impl Opened {
+    /// Says on stderr what the user should know of it.
+    pub(crate) fn tell_notes(&self) {
+        for about in self.about.chain() {
+            for note in &about.notes {
+                let file = about.file.display().to_string();
+                eprintln!("hikae: warning: {}: {}", printable(&file), printable(note));
+            }
+        }
+    }
+}
+
+/// Opens a disk and describes it.
+pub(crate) fn open(
+    path: &Path,
+    snapshot: Option<&str>,
+    sector_size: Option<u32>,
+    options: &DiskOptions,
+) -> Result<Opened, Failure> {
+    let description = System::default().describe(path)?;
     let sector_size = match sector_size.or(description.logical_sector_size) {
-        Some(size @ (512 | 4096)) => size,
-        Some(size) => {
+        Some(size) if !matches!(size, 512 | 4096) => {
             return Err(Failure::Refused(format!(
                 "{} has sectors of {size} bytes: 512 and 4096 are read",
                 path.display()
             )));
         }
-        None => detect_sector_size(&FileDisk::open(path, 512)?),
+        told => told,
     };
-    let disk = FileDisk::open(path, sector_size)?;
-    let kind = match description.kind {
-        Kind::File => "file",
-        Kind::BlockDevice => "block device",
+    let policy = match options.allow_base.as_slice() {
+        [] => Policy::SameFolder,
+        folders => Policy::Folders(folders.to_vec()),
     };
-    Ok(CaptureSource {
-        disk: Arc::new(disk),
+    let options = OpenOptions {
+        policy,
+        format: options.image_format,
+        snapshot: snapshot.map(str::to_owned),
+        sector_size,
+        ..OpenOptions::default()
+    };
+    let image = format::open(path, &options)?;
+    let (about, snapshots) = (image.about().clone(), image.snapshots().to_vec());
+    let kind = match (description.kind, about.format) {
+        (Kind::BlockDevice, _) => "block device".to_owned(),
+        (Kind::File, Format::Raw) => "file".to_owned(),
+        (Kind::File, format) => format!("{format} file"),
+    };
+    let source = CaptureSource {
+        physical_sector_size: description.physical_sector_size.unwrap_or(image.sector_size()),
+        disk: Arc::new(image),
         identity: Source {
             path: description.path.display().to_string(),
-            kind: kind.into(),
+            kind,
             model: description.model,
             serial: description.serial,
             live: false,
         },
-        physical_sector_size: description.physical_sector_size.unwrap_or(sector_size),
-    })
+    };
+    Ok(Opened { source, about, snapshots })
 }
 
 /// Refuses a source that may change while it is read. Returns whether it is in such use all the same (`--live`).

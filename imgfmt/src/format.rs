@@ -22,7 +22,7 @@ pub mod vhdx;
 pub mod vmdk;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -32,6 +32,7 @@ use crate::format::cache::Caches;
 use crate::format::chain::{Base, Opened, Opener};
 use crate::format::file::ImageFile;
 use crate::partition::detect_sector_size;
+use crate::platform;
 
 pub use policy::Policy;
 
@@ -132,10 +133,10 @@ pub struct About {
     pub format: Format,
     /// What kind of that format, in words: "dynamic, blocks of 2 MiB".
     pub variant: String,
-    /// The file.
-    pub file: String,
+    /// The file, symbolic links resolved; a mere name where its bytes lie in no folder.
+    pub file: PathBuf,
     /// Further files that hold its data, in order.
-    pub more_files: Vec<String>,
+    pub more_files: Vec<PathBuf>,
     /// The identifier by which an image over this one knows it; empty where the format has none.
     pub identity: String,
     /// What the user should know: it was not closed cleanly, a copy of the header was used. Phrases.
@@ -148,6 +149,21 @@ impl About {
     /// This image and those below it, top first.
     pub fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |about| about.base.as_deref())
+    }
+
+    /// Says whether `file` is one of the files that hold this image or those below it, whatever it is called.
+    pub fn has_file(&self, file: &Path) -> Result<bool> {
+        if !file.exists() {
+            return Ok(false);
+        }
+        for about in self.chain() {
+            for own in std::iter::once(&about.file).chain(&about.more_files).filter(|own| own.exists()) {
+                if platform::same_file(own, file).map_err(|error| Error::io("examine", own, error))? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::commands::with_progress;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::image_name::folder_store;
-use crate::source;
+use crate::source::{self, DiskOptions};
 use crate::text::{parse_size, printable, short_size, size, table};
 
 /// Adds a generation of a disk to an image, which is created if it is new.
@@ -22,7 +22,7 @@ use crate::text::{parse_size, printable, short_size, size, table};
 /// left out too, but the files stay. Everything else is kept, byte for byte.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The disk: a block device or a raw file.
+    /// The disk: a block device, a raw file, or a virtual disk file (qcow2, VHD, VHDX, VMDK, VDI).
     source: PathBuf,
     /// The image, NAME.hik.
     image: PathBuf,
@@ -71,6 +71,8 @@ pub(crate) struct Arguments {
     /// Report as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    disk: DiskOptions,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
@@ -82,7 +84,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Some(other) => return Err(Failure::WrongUse(format!("--sector-size {other}: 512 and 4096 are possible"))),
     };
     let store: Arc<dyn PackStore> = Arc::new(folder_store(&arguments.image, &[])?);
-    let mut source = source::open(&arguments.source, sector_size)?;
+    let opened = source::open(&arguments.source, None, sector_size, &arguments.disk)?;
+    opened.tell_notes();
+    let mut source = opened.source;
     if arguments.dry_run {
         let plan = plan(&source.disk, options.plan)?;
         show_plan(&source, &plan, arguments.json);

@@ -7,15 +7,17 @@ use imgfmt::target::device::{TargetKind, kind_of};
 use imgfmt::target::{CopyOptions, FileTarget, Target, copy};
 use serde_json::json;
 
+use crate::any_disk::AnyDisk;
 use crate::commands::with_progress;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::image_name::ImageName;
+use crate::source::DiskOptions;
 use crate::text::{short_size, size};
 
 /// Writes a generation as a sparse raw disk file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The image, and the generation: a number, latest (the default), ~1, a date or an age.
+    /// The image, and the generation: a number, latest (the default), ~1, a date or an age. Or a virtual disk file, raw file or device.
     #[arg(value_name = "IMAGE[@GEN]", add = crate::complete::generations())]
     image: String,
     /// The new file; its name ends in .raw, .img or .dd.
@@ -32,6 +34,8 @@ pub(crate) struct Arguments {
     /// As JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    disk: DiskOptions,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
@@ -52,23 +56,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             return Err(Failure::Refused(format!("{out} is no regular file: hikae restore writes to devices")));
         }
     }
-    let name = ImageName::parse(&arguments.image);
-    name.guard_target(&arguments.packs, &arguments.out)?;
-    let generation = name.open_generation(&arguments.packs)?;
-    let target = FileTarget::create(&arguments.out, generation.len())?;
+    let from = AnyDisk::open(ImageName::parse(&arguments.image), &arguments.packs, &arguments.disk)?;
+    from.guard_target(&arguments.packs, &arguments.out)?;
+    let disk = &from.disk;
+    let target = FileTarget::create(&arguments.out, disk.len())?;
     let copied = with_progress(arguments.threads, |run| {
-        run.progress.begin("exporting", generation.len());
-        let copied = copy(&generation, &target, CopyOptions::default(), run)?;
+        run.progress.begin("exporting", disk.len());
+        let copied = copy(disk, &target, CopyOptions::default(), run)?;
         Ok(copied)
     })?;
     Box::new(target).finish()?;
     if arguments.json {
-        let report = json!({"out": arguments.out.display().to_string(), "generation": generation.record().generation,
+        let report = json!({"out": arguments.out.display().to_string(), "generation": from.generation,
             "data": copied.data, "zero": copied.zero, "absent": copied.absent, "bad": copied.bad});
         println!("{report:#}");
     } else {
         let out = arguments.out.display();
-        println!("generation {} is in {out}: {}", generation.record().generation, size(generation.len()));
+        println!("{} is in {out}: {}", from.what, size(disk.len()));
         for (start, len) in &copied.bad {
             println!(
                 "unreadable at the source, filled with a marker: bytes {start:#x} to {:#x} ({})",

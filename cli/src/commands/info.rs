@@ -1,20 +1,21 @@
-//! `hikae info`: everything about a generation, a raw disk or a device.
+//! `hikae info`: everything about a generation, a virtual disk file, a raw disk or a device.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use imgfmt::capture::plan::{PlanOptions, plan};
+use imgfmt::format::{About, Format};
 use imgfmt::image::record::Record;
 use serde_json::json;
 
 use crate::exit::{DONE, Failure};
 use crate::image_name::ImageName;
-use crate::source;
+use crate::source::{self, DiskOptions};
 use crate::text::{printable, short_size, size, table};
 
-/// Shows everything about a generation of an image, a raw disk or a device: tables, filesystems, sizes, identity.
+/// Shows everything about a generation of an image, a virtual disk file, a raw disk or a device: tables, filesystems, sizes, identity.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The disk: an image and a generation of it, a raw file or a device.
+    /// The disk: an image and a generation of it, a virtual disk file and a snapshot in it, a raw file or a device.
     #[arg(value_name = "IMAGE[@GEN]")]
     disk: String,
     /// Another folder in which packs may lie; can be given more than once.
@@ -23,11 +24,13 @@ pub(crate) struct Arguments {
     /// As JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    options: DiskOptions,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let name = ImageName::parse(&arguments.disk);
-    if name.path.extension().is_some_and(|extension| extension == "hik") {
+    if name.is_hikae() {
         let generation = name.open_generation(&arguments.packs)?;
         let image = generation.image();
         if arguments.json {
@@ -53,13 +56,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         }
         return Ok(DONE);
     }
-    show_source(&name.path, arguments.json)
+    show_source(&name, arguments)
 }
 
-fn show_source(path: &Path, as_json: bool) -> Result<u8, Failure> {
-    let source = source::open(path, None)?;
+fn show_source(name: &ImageName, arguments: &Arguments) -> Result<u8, Failure> {
+    let opened = source::open(&name.path, name.generation.as_deref(), None, &arguments.options)?;
+    let source = &opened.source;
     let plan = plan(&source.disk, PlanOptions::default())?;
-    if as_json {
+    if arguments.json {
         let partitions: Vec<_> = plan
             .partitions
             .iter()
@@ -94,11 +98,17 @@ fn show_source(path: &Path, as_json: bool) -> Result<u8, Failure> {
             "id": plan.layout.disk_id,
             "problems": plan.layout.problems,
             "partitions": partitions,
+            "format": opened.about.format.name(),
+            "files": opened.about.chain().map(layer_json).collect::<Vec<_>>(),
+            "snapshots": opened.snapshots.iter().map(|snapshot| json!({
+                "id": snapshot.id, "name": snapshot.name, "created": snapshot.created, "len": snapshot.len,
+            })).collect::<Vec<_>>(),
         });
         println!("{info:#}");
         return Ok(DONE);
     }
     println!("{} ({}): {}", source.identity.path, source.identity.kind, size(source.disk.len()));
+    show_files(&opened);
     println!("sectors: {} logical, {} physical", source.disk.sector_size(), source.physical_sector_size);
     for (what, value) in [("model", &source.identity.model), ("serial", &source.identity.serial)] {
         if let Some(value) = value {
@@ -137,6 +147,40 @@ fn show_source(path: &Path, as_json: bool) -> Result<u8, Failure> {
         }
     }
     Ok(DONE)
+}
+
+fn layer_json(about: &About) -> serde_json::Value {
+    let path = |path: &PathBuf| path.display().to_string();
+    json!({
+        "file": path(&about.file),
+        "more_files": about.more_files.iter().map(path).collect::<Vec<_>>(),
+        "format": about.format.name(),
+        "variant": about.variant,
+        "identity": about.identity,
+        "notes": about.notes,
+    })
+}
+
+/// What the files of a disk are, from the top down, and which snapshots are in them.
+fn show_files(opened: &source::Opened) {
+    for (depth, about) in opened.about.chain().enumerate() {
+        if depth > 0 {
+            println!("over {}", printable(&about.file.display().to_string()));
+        }
+        if about.format != Format::Raw || !about.variant.is_empty() {
+            let variant = if about.variant.is_empty() { String::new() } else { format!(": {}", about.variant) };
+            println!("format: {}{}", about.format, printable(&variant));
+        }
+        for file in &about.more_files {
+            println!("  with {}", printable(&file.display().to_string()));
+        }
+        for note in &about.notes {
+            println!("  note: {}", printable(note));
+        }
+    }
+    for snapshot in &opened.snapshots {
+        println!("snapshot {}: {}, {}", printable(&snapshot.id), printable(&snapshot.name), size(snapshot.len));
+    }
 }
 
 fn show_record(record: &Record) {

@@ -16,7 +16,7 @@ use mount_unix::{Log, Mount, MountError, MountOptions};
 
 use crate::exit::{DONE, FAILED, Failure};
 use crate::image_name::{ImageName, choose};
-use crate::source;
+use crate::source::{self, DiskOptions};
 use crate::text::{parse_size, printable};
 
 /// Set for the process that serves a mount in the background: it says on its standard output when the mount is there.
@@ -31,7 +31,7 @@ const LAST_LINES: usize = 64;
 /// Returns when the mount is there, and leaves a process that serves it until `hikae umount DIR`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// IMAGE (all generations), IMAGE@GEN (one), a raw file or a device.
+    /// IMAGE (all generations), IMAGE@GEN (one), a virtual disk file, a raw file or a device.
     image: String,
     /// The folder to mount on.
     dir: PathBuf,
@@ -56,6 +56,8 @@ pub(crate) struct Arguments {
     /// Another folder in which packs may lie; can be given more than once.
     #[arg(long, value_name = "FOLDER")]
     packs: Vec<PathBuf>,
+    #[command(flatten)]
+    disk: DiskOptions,
 }
 
 impl From<MountError> for Failure {
@@ -135,9 +137,10 @@ fn serve(arguments: &Arguments, in_background: bool) -> Result<u8, Failure> {
 fn open(arguments: &Arguments, cache_bytes: u64) -> Result<Tree, Failure> {
     let name = ImageName::parse(&arguments.image);
     let options = TreeOptions::default();
-    if name.path.extension().is_none_or(|extension| extension != "hik") {
-        let disk = source::open(&name.path, None)?.disk;
-        return Ok(Tree::of_disk(disk, modified(&name.path), &options));
+    if !name.is_hikae() {
+        let opened = source::open(&name.path, name.generation.as_deref(), None, &arguments.disk)?;
+        opened.tell_notes();
+        return Ok(Tree::of_disk(opened.source.disk, modified(&name.path), &options));
     }
     for folder in [name.path.parent().unwrap_or(Path::new(""))].into_iter().chain(arguments.packs.iter().map(|p| &**p))
     {

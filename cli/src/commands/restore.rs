@@ -9,17 +9,19 @@ use imgfmt::target::device::{TargetKind, kind_of};
 use imgfmt::target::{CopyOptions, DeviceTarget, FileTarget, Target, copy};
 use serde_json::json;
 
+use crate::any_disk::AnyDisk;
 use crate::commands::with_progress;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::image_name::ImageName;
-use crate::text::{printable, short_size, size};
+use crate::source::DiskOptions;
+use crate::text::{short_size, size};
 
 /// Streams a generation back onto a whole disk: a regular file or a loop device.
 ///
 /// Other block devices are refused until their guards exist. Unallocated space of the target is left alone unless --wipe is given.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The image, and the generation: a number, latest (the default), ~1, a date or an age.
+    /// The image, and the generation: a number, latest (the default), ~1, a date or an age. Or a virtual disk file, raw file or device.
     #[arg(value_name = "IMAGE[@GEN]")]
     image: String,
     /// The file or loop device to write.
@@ -42,14 +44,16 @@ pub(crate) struct Arguments {
     /// As JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    disk: DiskOptions,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let name = ImageName::parse(&arguments.image);
-    let generation = name.open_generation(&arguments.packs)?;
+    let from = AnyDisk::open(ImageName::parse(&arguments.image), &arguments.packs, &arguments.disk)?;
+    let disk = &from.disk;
     let path = arguments.target.display();
     let kind = kind_of(&arguments.target)?;
-    name.guard_target(&arguments.packs, &arguments.target)?;
+    from.guard_target(&arguments.packs, &arguments.target)?;
     let about = match kind {
         TargetKind::New => "a new file".to_owned(),
         TargetKind::File => {
@@ -65,24 +69,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         TargetKind::Other => return Err(Failure::Refused(format!("{path} is neither a file nor a block device"))),
     };
     if kind == TargetKind::Loop {
-        let image_folder =
-            name.path.parent().filter(|p| !p.as_os_str().is_empty()).map_or(PathBuf::from("."), PathBuf::from);
-        if System::default().lies_on(&image_folder, &arguments.target)? {
-            return Err(Failure::Refused(format!("{path} holds the image itself")));
+        for folder in from.folders() {
+            if System::default().lies_on(&folder, &arguments.target)? {
+                return Err(Failure::Refused(format!("{path} holds the image itself")));
+            }
         }
         if !System::default().uses_of(&arguments.target)?.is_empty() {
             return Err(Failure::Refused(format!("{path} is in use: unmount what lies on it first")));
         }
     }
-    let record = generation.record();
-    eprintln!(
-        "from  generation {} of {}, captured {} from {}: {}",
-        record.generation,
-        name.path.display(),
-        printable(&record.created),
-        printable(&record.source.path),
-        size(generation.len())
-    );
+    eprintln!("from  {}: {}", from.from, size(disk.len()));
     eprintln!("to    {path}: {about}");
     if arguments.dry_run {
         return Ok(DONE);
@@ -91,24 +87,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         confirm(&arguments.target.display().to_string())?;
     }
     let target: Box<dyn Target> = if kind == TargetKind::Loop {
-        Box::new(DeviceTarget::open(&arguments.target, generation.sector_size())?)
+        Box::new(DeviceTarget::open(&arguments.target, disk.sector_size())?)
     } else {
-        Box::new(FileTarget::create(&arguments.target, generation.len())?)
+        Box::new(FileTarget::create(&arguments.target, disk.len())?)
     };
     let options = CopyOptions { wipe: arguments.wipe };
     let copied = with_progress(arguments.threads, |run| {
-        run.progress.begin("restoring", generation.len());
-        Ok(copy(&generation, &*target, options, run)?)
+        run.progress.begin("restoring", disk.len());
+        Ok(copy(disk, &*target, options, run)?)
     })?;
     target.finish()?;
     if arguments.json {
-        let report = json!({"target": path.to_string(), "generation": record.generation,
+        let report = json!({"target": path.to_string(), "generation": from.generation,
             "data": copied.data, "zero": copied.zero, "absent": copied.absent, "bad": copied.bad});
         println!("{report:#}");
     } else {
         println!(
-            "generation {} is restored to {path}: {} written, {} zero, {} left alone",
-            record.generation,
+            "{} is restored to {path}: {} written, {} zero, {} left alone",
+            from.what,
             short_size(copied.data),
             short_size(copied.zero),
             short_size(copied.absent)

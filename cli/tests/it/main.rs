@@ -11,6 +11,7 @@ mod completions;
 mod cost;
 mod crash;
 mod disks;
+mod formats;
 mod machine;
 mod mount;
 mod second_reader;

@@ -81,6 +81,11 @@ impl ImageFile {
         self.path.as_deref()
     }
 
+    /// The same, or its name.
+    pub(crate) fn place(&self) -> PathBuf {
+        self.path.clone().unwrap_or_else(|| PathBuf::from(&self.name))
+    }
+
     /// What makes it itself.
     pub(crate) fn id(&self) -> Option<FileId> {
         self.id

@@ -23,7 +23,7 @@ struct Raw {
 
 fn open(opener: &Opener<'_>, file: &ImageFile) -> Result<Opened> {
     let files = parts(opener, file)?;
-    let more_files = files.iter().skip(1).map(|file| file.name().to_owned()).collect::<Vec<_>>();
+    let more_files = files.iter().skip(1).map(ImageFile::place).collect::<Vec<_>>();
     let variant = match more_files.len() {
         0 => String::new(),
         more => format!("split into {} files", more.saturating_add(1)),
@@ -39,7 +39,7 @@ fn open(opener: &Opener<'_>, file: &ImageFile) -> Result<Opened> {
     let about = About {
         format: Format::Raw,
         variant,
-        file: file.name().to_owned(),
+        file: file.place(),
         more_files,
         identity: String::new(),
         notes: Vec::new(),

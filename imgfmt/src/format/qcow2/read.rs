@@ -92,8 +92,8 @@ pub(super) fn open(opener: &Opener<'_>, file: &ImageFile) -> Result<Opened> {
     let about = About {
         format: Format::Qcow2,
         variant: variant(&header, codec, extended, has(INCOMPATIBLE_DATA_FILE)),
-        file: file.name().to_owned(),
-        more_files: has(INCOMPATIBLE_DATA_FILE).then(|| data.name().to_owned()).into_iter().collect(),
+        file: file.place(),
+        more_files: has(INCOMPATIBLE_DATA_FILE).then(|| data.place()).into_iter().collect(),
         identity: String::new(),
         notes,
         base: None,

@@ -55,7 +55,7 @@ pub(super) fn open(_opener: &Opener<'_>, file: &ImageFile) -> Result<Opened> {
     let about = About {
         format: Format::Vdi,
         variant: format!("{kind}, blocks of {} KiB", block_size.div_ceil(1024)),
-        file: file.name().to_owned(),
+        file: file.place(),
         more_files: Vec::new(),
         identity: identity(header.uuid_image, header.uuid_last_modified),
         notes: Vec::new(),

@@ -46,7 +46,7 @@ pub(super) fn open(_opener: &Opener<'_>, file: &ImageFile) -> Result<Opened> {
     let mut about = About {
         format: Format::Vhd,
         variant: String::new(),
-        file: file.name().to_owned(),
+        file: file.place(),
         more_files: Vec::new(),
         identity: Uuid::from_bytes(footer.unique_id).to_string(),
         notes,

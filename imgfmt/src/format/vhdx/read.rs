@@ -46,7 +46,7 @@ pub(super) fn open(_opener: &Opener<'_>, given: &ImageFile) -> Result<Opened> {
     let about = About {
         format: Format::Vhdx,
         variant: variant(&metadata),
-        file: given.name().to_owned(),
+        file: given.place(),
         more_files: Vec::new(),
         identity: Uuid::from_bytes_le(header.data_write_guid).to_string(),
         notes,

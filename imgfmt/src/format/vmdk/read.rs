@@ -1,6 +1,7 @@
 //! Reading: descriptor, extents, parent.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use crate::error::Result;
 use crate::format::chain::{BaseWish, Opened, Opener};
@@ -53,7 +54,7 @@ pub(super) fn open(opener: &Opener<'_>, file: &ImageFile) -> Result<Opened> {
     let about = About {
         format: Format::Vmdk,
         variant: descriptor.create_type.clone(),
-        file: file.name().to_owned(),
+        file: file.place(),
         more_files,
         identity: format!("{:08x}", descriptor.cid),
         notes: Vec::new(),
@@ -103,7 +104,7 @@ fn open_monolithic(file: &ImageFile) -> Result<(Descriptor, Vmdk)> {
 }
 
 /// The files that a descriptor lists. Returns their names too.
-fn open_extents(opener: &Opener<'_>, file: &ImageFile, lines: &[ExtentLine]) -> Result<(Vmdk, Vec<String>)> {
+fn open_extents(opener: &Opener<'_>, file: &ImageFile, lines: &[ExtentLine]) -> Result<(Vmdk, Vec<PathBuf>)> {
     let mut vmdk = Vmdk { len: 0, extents: Vec::new() };
     let mut opened: HashMap<&[u8], ImageFile> = HashMap::new();
     let mut names = Vec::new();
@@ -117,7 +118,7 @@ fn open_extents(opener: &Opener<'_>, file: &ImageFile, lines: &[ExtentLine]) -> 
             Some(file) => Ok(file.clone()),
             None => {
                 let extent = opener.open_named(file, "extent", &line.name)?;
-                names.push(extent.name().to_owned());
+                names.push(extent.place());
                 opened.insert(&line.name, extent.clone());
                 Ok(extent)
             }
