@@ -15,6 +15,7 @@ pub mod fat_files;
 mod fat_seed;
 pub mod fat_used;
 pub mod files;
+pub mod lvm2;
 pub mod mutate;
 #[cfg(test)]
 mod ntfs_seed;
