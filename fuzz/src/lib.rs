@@ -5,7 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-mod decompress;
 pub mod exfat_files;
 pub mod exfat_used;
 #[cfg(test)]
@@ -17,13 +16,9 @@ mod fat_seed;
 pub mod fat_used;
 pub mod files;
 pub mod lvm2;
-pub mod lznt1;
-pub mod lzx;
 pub mod mutate;
-pub mod ntfs_files;
 #[cfg(test)]
 mod ntfs_seed;
 pub mod ntfs_used;
 pub mod swap;
 pub mod used_blocks;
-pub mod xpress;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use crate::disk::buf_len;
 use crate::engine::Cancel;
 use crate::error::Result;
-use crate::filesystem::files::{Attributes, Content, FileSystem, NodeId, NodeKind};
+use crate::filesystem::files::{Attributes, Content, FileSystem, NodeId, NodeKind, Xattr};
 use crate::image::Image;
 use crate::image::changes::changed_ranges;
 use crate::ranges::RangeSet;
@@ -103,7 +103,8 @@ impl<'a> Comparison<'a> {
         let ((node_a, a), (node_b, b)) = (before, after);
         let mut what = What {
             kind: std::mem::discriminant(&a.kind) != std::mem::discriminant(&b.kind),
-            modified: a.modified != b.modified && a.kind != NodeKind::Folder,
+            // A file that the tree itself makes has the time of its generation.
+            modified: a.modified != b.modified && a.kind != NodeKind::Folder && self.tree.origin(node_b)?.is_some(),
             rights: (a.permissions, a.uid, a.gid, a.dos_attributes) != (b.permissions, b.uid, b.gid, b.dos_attributes),
             ..What::default()
         };
@@ -119,9 +120,16 @@ impl<'a> Comparison<'a> {
         // Both are written through the node, so the node's own time tells when to look; where there is none, always.
         if a.changed != b.changed || a.changed.is_none() {
             what.streams = !self.same_streams(node_a, node_b)?;
-            what.xattrs = self.tree.xattrs(node_a)? != self.tree.xattrs(node_b)?;
+            what.xattrs = self.xattrs(node_a)? != self.xattrs(node_b)?;
         }
         Ok(what)
+    }
+
+    /// Extended attributes but the one that repeats the times.
+    fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>> {
+        let mut xattrs = self.tree.xattrs(node)?;
+        xattrs.retain(|xattr| xattr.name != b"system.ntfs_times");
+        Ok(xattrs)
     }
 
     fn same_streams(&self, a: NodeId, b: NodeId) -> Result<bool> {

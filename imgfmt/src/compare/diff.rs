@@ -5,12 +5,15 @@ use std::ops::ControlFlow;
 
 use crate::compare::{Comparison, What};
 use crate::error::{Error, Result};
-use crate::filesystem::files::{Attributes, FileSystem, NodeId, NodeKind};
+use crate::filesystem::files::{Attributes, FileSystem, NodeId, NodeKind, Time};
 use crate::image::reader::full_message;
 use crate::tree::Tree;
 
 /// Folders within folders that are compared.
 const MAX_DEPTH: usize = 400;
+
+/// Removed files of one length and time that a new one is compared with.
+const MOST_ALIKE: usize = 16;
 
 /// What happened to a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,9 +192,14 @@ impl Walk<'_> {
         let removed = std::mem::take(&mut self.removed);
         let added = std::mem::take(&mut self.added);
         let mut by_identity: HashMap<(NodeId, u64), usize> = HashMap::new();
+        // Filesystems that number nodes by their place (FAT) give a moved file another number: there, equal bytes of equal time tell.
+        let mut by_look: HashMap<(u64, Time), Vec<usize>> = HashMap::new();
         for (at, alone) in removed.iter().enumerate() {
             if let Some(identity) = alone.identity {
                 by_identity.entry(identity).or_insert(at);
+            }
+            if let Some(look) = look_of(&alone.attributes) {
+                by_look.entry(look).or_default().push(at);
             }
         }
         let mut taken = HashSet::new();
@@ -200,10 +208,23 @@ impl Walk<'_> {
         for new in added {
             let old = new.identity.and_then(|identity| by_identity.get(&identity)).copied();
             let old = old.and_then(|at| Some((at, removed.get(at)?))).filter(|(at, _)| !taken.contains(at));
-            let moved = match old {
+            let mut moved = match old {
                 Some((at, old)) => self.is_moved(old, &new)?.map(|what| (at, old, what)),
                 None => None,
             };
+            if moved.is_none() {
+                let alike = look_of(&new.attributes).and_then(|look| by_look.get(&look)).into_iter().flatten();
+                for at in alike.copied().filter(|at| !taken.contains(at)).take(MOST_ALIKE) {
+                    let Some(old) = removed.get(at) else { continue };
+                    let what = self.comparison.compare((old.node, &old.attributes), (new.node, &new.attributes));
+                    if let Ok(what) = what
+                        && !what.content
+                    {
+                        moved = Some((at, old, what));
+                        break;
+                    }
+                }
+            }
             let Some((at, old, what)) = moved else {
                 self.push(new.path, Change::Added, None, Some(new.attributes));
                 continue;
@@ -253,6 +274,12 @@ impl Walk<'_> {
         };
         Ok(is_one.then_some(what))
     }
+}
+
+/// What a moved file keeps that is cheap to look at: its length and time. Empty files are all alike.
+fn look_of(attributes: &Attributes) -> Option<(u64, Time)> {
+    let is_file = attributes.kind == NodeKind::File && attributes.len > 0;
+    attributes.modified.filter(|_| is_file).map(|modified| (attributes.len, modified))
 }
 
 fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
