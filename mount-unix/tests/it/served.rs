@@ -110,7 +110,7 @@ impl Drop for Served {
 
 /// Runs a program that must succeed. A missing tool is a failure, never a silent skip.
 pub(crate) fn run(program: &str, args: &[&str]) -> Output {
-    let output = Command::new(program).args(args).env("LC_ALL", "C").output();
+    let output = Command::new(program).args(args).env("LC_ALL", "C.UTF-8").env("TZ", "UTC").output();
     let output =
         output.unwrap_or_else(|error| panic!("{program} is needed by this test and cannot be started: {error}"));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -28,6 +28,22 @@ impl Drop for Theirs {
     }
 }
 
+/// A file as a block device.
+struct Loop(String);
+
+impl Loop {
+    fn new(image: &Path) -> Self {
+        let told = as_root(&["losetup", "--find", "--show", image.to_str().unwrap()]);
+        Self(String::from_utf8(told.stdout).unwrap().trim().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        as_root(&["losetup", "--detach", &self.0]);
+    }
+}
+
 fn shell(folder: &Path, script: &str) {
     run("sh", &["-euc", &format!("cd '{}'\n{script}", folder.display())]);
 }
@@ -87,5 +103,57 @@ fn ntfs_is_seen_as_ntfs_3g_sees_it() {
     assert!(!String::from_utf8(listed.stdout).unwrap().contains("system.ntfs"));
     let space = rustix::fs::statvfs(&root).unwrap();
     assert!(space.f_blocks * space.f_frsize > 127 << 20 && space.f_bfree > 0 && space.f_bfree < space.f_blocks);
+    assert_eq!(*served.log.lock().unwrap(), Vec::<String>::new());
+}
+
+/// Files that FAT and exFAT can hold, each with a time of its own.
+const PLAIN_TREE: &str = "
+    mkdir -p tree/many tree/deep/a/b/c; cd tree
+    for n in $(seq 400); do echo file $n > many/a-rather-long-name-of-a-file-$n; done
+    head -c 3000000 /dev/urandom > big; : > empty; echo x > deep/a/b/c/file; echo y > 'n\u{e4}me \u{65e5}\u{672c}'; echo z > UPPER.TXT
+    seconds=0; find . -type f | sort | while read -r name; do
+        seconds=$((seconds + 2)); touch -d \"2021-03-04 05:06:00 UTC + $seconds seconds\" \"$name\"; done
+";
+
+#[test]
+fn fat_is_seen_as_mtools_filled_it() {
+    for kind in ["12", "16", "32"] {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("disk.img");
+        shell(folder.path(), PLAIN_TREE);
+        let len = if kind == "12" { 8 } else { 64 };
+        let options = format!("-F {kind} {}", if kind == "32" { "-s 1" } else { "" });
+        let make = "mcopy -i disk.img -s -m -Q tree/* ::/";
+        shell(folder.path(), &format!("truncate -s {len}M disk.img; mkfs.fat {options} disk.img > /dev/null; {make}"));
+        let served = ours(folder.path(), &image);
+        // The filesystem has no hard links, owners or modes, and mtools does not keep the times of folders.
+        let options = ["--no-mode", "--no-owner", "--no-folder-times"];
+        let told = compare(&served.dir.join("p1"), &folder.path().join("tree"), &options);
+        assert!(told.starts_with("0 differences in 5 folders, 405 files"), "{told}");
+        assert_eq!(fs::read(served.dir.join("p1/upper.txt")).unwrap(), b"z\n");
+        assert_eq!(*served.log.lock().unwrap(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn exfat_is_seen_as_its_driver_sees_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.img");
+    shell(folder.path(), PLAIN_TREE);
+    // mtools knows no characters beyond the first 65,536; this driver does.
+    shell(folder.path(), "echo disk > 'tree/\u{1f4be}'; truncate -s 64M disk.img; mkfs.exfat disk.img > /dev/null");
+    // Declared before the mounts, so that it goes after them.
+    let device = Loop::new(&image);
+    let device_path = Path::new(&device.0);
+    {
+        let theirs = Theirs::new(folder.path(), device_path, &["mount.exfat-fuse", "-o", "rw"]);
+        shell(folder.path(), &format!("cp -r --preserve=timestamps tree/* '{}/'", theirs.0.display()));
+    }
+    run("sync", &["-f", image.to_str().unwrap()]);
+    let served = ours(folder.path(), &image);
+    let theirs = Theirs::new(folder.path(), device_path, &["mount.exfat-fuse", "-o", "ro"]);
+    let told = compare(&served.dir.join("p1"), &theirs.0, &["--no-mode", "--no-owner"]);
+    assert!(told.starts_with("0 differences in 5 folders, 406 files"), "{told}");
+    assert_eq!(fs::read(served.dir.join("p1/upper.txt")).unwrap(), b"z\n");
     assert_eq!(*served.log.lock().unwrap(), Vec::<String>::new());
 }
