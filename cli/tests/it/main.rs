@@ -10,11 +10,14 @@
 mod compare;
 mod completions;
 mod cost;
+mod crafted;
 mod crash;
 mod disks;
 mod formats;
 mod machine;
 mod mount;
+mod names;
 mod second_reader;
+mod surface;
 mod targets;
 mod volumes;

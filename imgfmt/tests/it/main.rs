@@ -9,6 +9,7 @@
 
 mod bad_sectors;
 mod capture;
+mod closure;
 mod conformance;
 mod damage;
 mod exfat;
