@@ -1,7 +1,8 @@
 //! Printing that neither panics nor forgets: `print!`, `println!` and `eprintln!` of this program.
 //!
 //! A reader that has seen enough (`hikae list | head`) closes its end of the pipe: what is printed after that goes nowhere, and the command
-//! ends with its own exit code. Any other failure to write the answer makes the command fail.
+//! ends with its own exit code. Any other failure to write the answer makes the command fail. Control characters are made visible here too, so that
+//! text of an image cannot drive the terminal even where a command forgot that it is untrusted.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -15,14 +16,25 @@ fn note(result: std::io::Result<()>) {
     }
 }
 
+/// The text with its lines, and any other control character escaped as in JSON, which a JSON answer stays valid by.
+fn lines(text: Arguments<'_>) -> String {
+    let text = text.to_string();
+    let bad = |c: char| c.is_control() && c != '\n';
+    if !text.contains(bad) {
+        return text;
+    }
+    let escape = |c: char| if bad(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    text.chars().map(escape).collect()
+}
+
 /// Writes data for the user or the next program.
 pub(crate) fn stdout(text: Arguments<'_>) {
-    note(std::io::stdout().lock().write_fmt(text));
+    note(std::io::stdout().lock().write_all(lines(text).as_bytes()));
 }
 
 /// Writes words for the user. Nobody can be told where that fails.
 pub(crate) fn stderr(text: Arguments<'_>) {
-    let _ = std::io::stderr().lock().write_fmt(text);
+    let _ = std::io::stderr().lock().write_all(lines(text).as_bytes());
 }
 
 /// Says whether a part of the answer could not be written, though somebody wanted it.

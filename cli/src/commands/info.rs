@@ -223,7 +223,7 @@ fn show_record(record: &Record) {
             if partition.active { "yes".into() } else { String::new() },
             printable(&kept.filesystem),
             printable(&kept.label),
-            kept.captured.clone(),
+            printable(&kept.captured),
             short_size(kept.used),
             printable(&kept.closure),
         ]);
@@ -238,7 +238,7 @@ fn show_record(record: &Record) {
         println!("partition {}: content of {} left out ({})", file.partition, printable(&file.path), size(file.bytes));
     }
     for structure in &record.structures {
-        let digest: String = structure.blake3.chars().take(16).collect();
+        let digest: String = printable(&structure.blake3).chars().take(16).collect();
         println!(
             "{}: byte {}, {} bytes, blake3 {digest}...",
             printable(&structure.what),

@@ -9,7 +9,7 @@ use imgfmt::engine::{Cancel, quiet};
 use imgfmt::image::codec::Compression;
 use imgfmt::image::record::{DiskShape, Record};
 use imgfmt::image::tree::TreeShape;
-use imgfmt::image::{FolderStore, ImageWriter, WriterOptions};
+use imgfmt::image::{FolderStore, ImageWriter, PackStore, WriterOptions};
 
 /// Adds a generation of a small disk whose first bytes are `content`; `change` makes the record.
 pub(crate) fn add(image: &Path, content: &[u8], change: impl FnOnce(&mut Record)) {
@@ -17,7 +17,13 @@ pub(crate) fn add(image: &Path, content: &[u8], change: impl FnOnce(&mut Record)
     bytes[..content.len()].copy_from_slice(content);
     let len = bytes.len() as u64;
     let store = Arc::new(FolderStore::new(image, &[]).unwrap());
-    let mut writer = ImageWriter::open(store, WriterOptions::default()).unwrap();
+    // Another test of this process may be starting a program, which holds our locks from its fork to its exec.
+    let mut writer = loop {
+        match ImageWriter::open(Arc::clone(&store) as Arc<dyn PackStore>, WriterOptions::default()) {
+            Err(imgfmt::Error::Refused(_)) => std::thread::yield_now(),
+            writer => break writer.unwrap(),
+        }
+    };
     let pass = PassOptions { compression: Compression::default(), decode_verify: true, previous: None };
     let (root, _) = store_disk(&MemoryDisk::new(bytes), &mut writer, pass, quiet(&Cancel::default())).unwrap();
     let disk = DiskShape { len, logical_sector_size: 512, physical_sector_size: 512 };

@@ -255,7 +255,7 @@ fn a_full_disk_costs_nothing_that_was_there() {
 }
 
 /// Waits until the capture in progress has written something.
-fn wait_for_partial(folder: &Path, child: &mut Child) {
+pub(crate) fn wait_for_partial(folder: &Path, child: &mut Child) {
     let began = Instant::now();
     while !std::fs::read_dir(folder).unwrap().any(|entry| {
         let entry = entry.unwrap();

@@ -17,6 +17,7 @@ mod formats;
 mod machine;
 mod mount;
 mod names;
+mod packs;
 mod second_reader;
 mod surface;
 mod targets;

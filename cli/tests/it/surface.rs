@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use imgfmt::image::record::{
-    ElidedRecord, LayoutPartition, LayoutRecord, PartitionRecord, Source, StructureRecord,
-};
+use imgfmt::image::record::{ElidedRecord, LayoutPartition, LayoutRecord, PartitionRecord, Source, StructureRecord};
 
 use crate::crafted::add;
-use crate::machine::{HIKAE, Loop, Mounted, Random, Ran, as_root, hikae, run, shell, sparse_file, start, text};
+use crate::crash::wait_for_partial;
+use crate::machine::{HIKAE, Loop, Mounted, Ran, Random, as_root, hikae, run, shell, sparse_file, start, text};
 
 fn noise_disk(folder: &Path, seed: u64) {
     let mut bytes = vec![0; 1 << 20];
@@ -117,7 +116,15 @@ fn a_source_in_use_is_refused_without_a_word_and_marked_with_it() {
         std::os::unix::fs::symlink(&disk, folder.path().join("link.img")).unwrap();
         for source in [text(&device.path), "disk.img", "link.img"] {
             let ran = as_user(&["capture", source, "a.hik"]).expect(4);
-            ran.says(&["may change while it is read", "mounted for writing at", "mounted here", "--live", "LVM", "btrfs", "VSS"]);
+            ran.says(&[
+                "may change while it is read",
+                "mounted for writing at",
+                "mounted here",
+                "--live",
+                "LVM",
+                "btrfs",
+                "VSS",
+            ]);
         }
         assert!(!folder.path().join("a.hik").exists());
         let record = as_user(&["capture", "disk.img", "a.hik", "--live", "--json"]).expect(0).json()["record"].clone();
@@ -151,7 +158,13 @@ fn another_disk_is_refused_and_says_how_it_differs() {
     noise_disk(folder, 3);
     hikae(folder, ["capture", "disk.img", "a.hik"]).expect(0);
     shell(folder, "truncate -s 2M disk.img");
-    hikae(folder, ["capture", "disk.img", "a.hik"]).expect(4).says(&["its length", "1048576", "2097152", "generation 1", "--same-disk"]);
+    hikae(folder, ["capture", "disk.img", "a.hik"]).expect(4).says(&[
+        "its length",
+        "1048576",
+        "2097152",
+        "generation 1",
+        "--same-disk",
+    ]);
     hikae(folder, ["capture", "disk.img", "a.hik", "--same-disk"]).expect(0);
     shell(folder, "printf 'label: dos\\nlabel-id: 0x11111111\\nstart=63, size=100\\n' | sfdisk -q disk.img");
     hikae(folder, ["capture", "disk.img", "a.hik"]).expect(0);
@@ -208,8 +221,8 @@ fn a_source_that_shrinks_while_it_is_read_ends_the_capture_and_costs_nothing_els
     shell(folder, "head -c 60000000 /dev/urandom | od -An -tx1 | head -c 60000000 > disk.img");
     hikae(folder, ["capture", "disk.img", "a.hik"]).expect(0);
     shell(folder, "head -c 60000000 /dev/urandom | od -An -tx1 | head -c 60000000 > disk.img");
-    let child = start(folder, &["capture", "disk.img", "a.hik", "--compression", "zstd:19", "--threads", "1"]);
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let mut child = start(folder, &["capture", "disk.img", "a.hik", "--compression", "zstd:19", "--threads", "1"]);
+    wait_for_partial(folder, &mut child);
     shell(folder, "truncate -s 30000000 disk.img");
     Ran::from(child.wait_with_output().unwrap()).expect(3).says(&["cannot read", "disk.img at bytes"]);
     assert_eq!(hikae(folder, ["list", "a.hik", "--json"]).expect(0).json()["generations"].as_array().unwrap().len(), 1);
@@ -227,13 +240,8 @@ fn text_from_an_image_never_drives_the_terminal() {
     add(&folder.join("a.hik"), &[1], |record| {
         record.created = hostile();
         record.tool = hostile();
-        record.source = Source {
-            path: hostile(),
-            kind: hostile(),
-            model: Some(hostile()),
-            serial: Some(hostile()),
-            live: true,
-        };
+        record.source =
+            Source { path: hostile(), kind: hostile(), model: Some(hostile()), serial: Some(hostile()), live: true };
         let partition = LayoutPartition {
             number: 1,
             start: 512,
@@ -265,13 +273,8 @@ fn text_from_an_image_never_drives_the_terminal() {
             closure: hostile(),
         };
         record.partitions = vec![kept.clone(), PartitionRecord { number: 2, ..kept }];
-        let elided = ElidedRecord {
-            partition: 1,
-            path: hostile(),
-            bytes: 1,
-            ranges: vec![(0, 1)],
-            warning: Some(hostile()),
-        };
+        let elided =
+            ElidedRecord { partition: 1, path: hostile(), bytes: 1, ranges: vec![(0, 1)], warning: Some(hostile()) };
         record.elided = vec![elided];
         record.warnings = vec![hostile()];
         record.options.compression = hostile();

@@ -26,6 +26,8 @@ use crate::image::verdict;
 pub const DEFAULT_PACK_SIZE: u64 = (4 << 30) - 1;
 /// Smallest allowed pack size. Whether a pack has room for an object is checked besides.
 pub const MIN_PACK_SIZE: u64 = 1 << 20;
+/// What a pack has at least besides chunks: header, a block of its table, catalogue, footer and their frames.
+const PACK_OVERHEAD: u64 = 16 << 10;
 /// Frames of one pack, so that its table stays small in memory.
 const MAX_PACK_ENTRIES: usize = 512 << 10;
 /// Default chunk size as a power of two: 64 KiB.

@@ -218,7 +218,37 @@ impl System {
     pub fn uses_of(&self, source: &Path) -> Result<Vec<Use>> {
         let devices: Vec<_> =
             self.devices_of(source)?.into_iter().flat_map(|device| self.with_dependents(device)).collect();
-        Ok(self.uses_of_devices(&devices))
+        let mut uses = self.uses_of_devices(&devices);
+        // A driver in user space (ntfs-3g, fuse2fs) mounts a file without a device.
+        if let Ok(file) = std::fs::metadata(source)
+            && file.is_file()
+        {
+            uses.extend(self.mounts(|_, name| {
+                std::fs::metadata(name)
+                    .is_ok_and(|other| other.is_file() && (other.dev(), other.ino()) == (file.dev(), file.ino()))
+            }));
+        }
+        Ok(uses)
+    }
+
+    /// The mounts that are of a device number, or of the name that stands for the device, for which `is_ours` says so.
+    fn mounts(&self, is_ours: impl Fn(&str, &str) -> bool) -> Vec<Use> {
+        let mut uses = Vec::new();
+        let mounts = std::fs::read_to_string(&self.mountinfo).unwrap_or_default();
+        for line in mounts.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let (Some(number), Some(place), Some(options)) = (fields.get(2), fields.get(4), fields.get(5)) else {
+                continue;
+            };
+            let name =
+                fields.iter().position(|field| *field == "-").and_then(|dash| fields.get(dash.saturating_add(2)));
+            if is_ours(number, &unescape(name.unwrap_or(&""))) {
+                let place = PathBuf::from(unescape(place));
+                let writable = options.split(',').any(|option| option == "rw");
+                uses.push(if writable { Use::MountedWritable(place) } else { Use::MountedReadOnly(place) });
+            }
+        }
+        uses
     }
 
     /// Who uses these very devices.
@@ -231,24 +261,9 @@ impl System {
                     metadata.file_type().is_block_device() && devices.contains(&DeviceNumber::from_raw(metadata.rdev()))
                 })
         };
-        let mut uses = Vec::new();
-        let mounts = std::fs::read_to_string(&self.mountinfo).unwrap_or_default();
-        for line in mounts.lines() {
-            let fields: Vec<&str> = line.split(' ').collect();
-            let (Some(number), Some(place), Some(options)) = (fields.get(2), fields.get(4), fields.get(5)) else {
-                continue;
-            };
-            // btrfs and some others show a number of their own: their source device tells.
-            let device =
-                fields.iter().position(|field| *field == "-").and_then(|dash| fields.get(dash.saturating_add(2)));
-            if devices.iter().any(|device| *number == device.to_string())
-                || device.is_some_and(|device| is_ours(&unescape(device)))
-            {
-                let place = PathBuf::from(unescape(place));
-                let writable = options.split(',').any(|option| option == "rw");
-                uses.push(if writable { Use::MountedWritable(place) } else { Use::MountedReadOnly(place) });
-            }
-        }
+        // btrfs and some others show a number of their own: their source device tells.
+        let mut uses =
+            self.mounts(|number, name| devices.iter().any(|device| number == device.to_string()) || is_ours(name));
         let swaps = std::fs::read_to_string(&self.swaps).unwrap_or_default();
         for line in swaps.lines().skip(1) {
             if line.split_whitespace().next().is_some_and(|name| is_ours(&unescape(name))) {
