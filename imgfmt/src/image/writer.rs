@@ -115,6 +115,13 @@ impl ImageWriter {
                 Image::empty(Arc::clone(&store), id, options.chunk_log2.unwrap_or(DEFAULT_CHUNK_LOG2))
             }
         };
+        // Not only when the first chunk that does not shrink comes along.
+        if options.pack_size < u64::from(image.chunk_size()).saturating_add(PACK_OVERHEAD) {
+            let (pack, chunk) = (options.pack_size, image.chunk_size());
+            return Err(Error::Refused(format!(
+                "packs of {pack} bytes have no room for a chunk of {chunk} bytes: choose a larger --pack-size"
+            )));
+        }
         let head = Head::read(&*store, image.id());
         let listed = store.list()?.last().map(|(number, _)| *number);
         let known = image.catalogue().packs.last().map(|pack| pack.number);
