@@ -348,12 +348,26 @@ pub fn now_seconds() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0)
 }
 
+/// Times that a held lock is tried again, and the time between two of them.
+const LOCK_TRIES: u32 = 25;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Takes the lock of the image, or says who has it.
 fn lock(store: &dyn PackStore) -> Result<File> {
     let path = store.side_file("lock");
     let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = file.map_err(|error| Error::io("open", &path, error))?;
-    match file.try_lock() {
+    // A program that this process starts in another thread holds its open files from fork to exec, and with them a lock that was just
+    // given up: so one that is held is tried again for a moment.
+    let mut held = file.try_lock();
+    for _ in 0..LOCK_TRIES {
+        if !matches!(held, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+        held = file.try_lock();
+    }
+    match held {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
