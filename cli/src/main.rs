@@ -1,6 +1,13 @@
 //! The `hikae` command: arguments in, one exit code out. Each command has its file in `commands`.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    doc,
+    expect(
+        rustdoc::broken_intra_doc_links,
+        reason = "these comments are the help text, where brackets mean what can be left out"
+    )
+)]
 
 // First, so that the others print by its macros.
 #[macro_use]

@@ -4,7 +4,7 @@
 //! is relative to an open folder and follows no link, a folder that the filesystem names twice is taken once, and links are made but never
 //! walked through. What cannot be kept is told; a file that cannot be read whole is left out (or salvaged on request), never shortened.
 //!
-//! The [`walk`] makes folders and finds files, the engine copies them on all cores, [`finish`] links, removes and dates folders at the end.
+//! The `walk` makes folders and finds files, the engine copies them on all cores, `finish` links, removes and dates folders at the end.
 
 mod copy;
 mod finish;

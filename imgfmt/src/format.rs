@@ -1,7 +1,7 @@
 //! Image formats: virtual disk files of other programs, read as disks.
 //!
 //! Each format is a driver in one table: a name, a probe and an opener. An opener parses the file's header and returns a
-//! [`Layer`](layer::Layer), which only says *where* each byte of the disk lies; the reading, the bases, the extents and the caches are
+//! `Layer`, which only says *where* each byte of the disk lies; the reading, the bases, the extents and the caches are
 //! the same for all of them.
 //!
 //! Tables of a format are read in pages through a cache of limited size, never as a whole, so opening a file costs the same whatever its

@@ -1,7 +1,7 @@
 //! exFAT: which clusters are used, by the bitmap and by the directories; and the files in them.
 //!
 //! Layers, from the bytes upwards: [`boot`] the boot regions, [`directory`] sets of directory entries, [`volume`] finds directories
-//! and chains, [`used`] answers the questions of [`UsedBlocks`](crate::filesystem::UsedBlocks), [`files`] those of
+//! and chains, [`used`] answers the questions of [`UsedBlocks`], [`files`] those of
 //! [`FileSystem`], which compares names by [`upcase`]. The file allocation table is in [`chain`](crate::filesystem::chain).
 //!
 //! Source: "exFAT file system specification", Microsoft, 2019.

@@ -2,7 +2,7 @@
 //!
 //! Layers, from the bytes upwards: [`superblock`], [`group`] descriptors, [`inode`], [`volume`] reads all of them with their checksums; [`map`] follows
 //! extents and block maps, [`directory`] and [`xattr`] parse what blocks hold; [`used`] answers the questions of
-//! [`UsedBlocks`](crate::filesystem::UsedBlocks).
+//! [`UsedBlocks`].
 //!
 //! Sources: "Ext4 Data Structures and Algorithms" in the documentation of the Linux kernel, and the drivers of Linux where it is silent.
 //!

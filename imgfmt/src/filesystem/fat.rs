@@ -1,7 +1,7 @@
 //! FAT12, FAT16 and FAT32: which clusters are used, by the table and by the directories; and the files in them.
 //!
 //! Layers, from the bytes upwards: [`boot`] the boot sector, [`directory`] entries and their names,
-//! [`volume`] finds directories, [`used`] answers the questions of [`UsedBlocks`](crate::filesystem::UsedBlocks), [`files`]
+//! [`volume`] finds directories, [`used`] answers the questions of [`UsedBlocks`], [`files`]
 //! those of [`FileSystem`]. The file allocation table is in [`chain`](crate::filesystem::chain).
 //!
 //! Sources: "Microsoft Extensible Firmware Initiative FAT32 File System Specification", version 1.03 ("fatgen103"); where drivers
