@@ -15,6 +15,7 @@ pub mod fat_files;
 mod fat_seed;
 pub mod fat_used;
 pub mod files;
+pub mod iso9660;
 pub mod lvm2;
 pub mod mutate;
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod exfat;
 pub mod ext;
 pub mod fat;
 pub mod files;
+pub mod iso9660;
 pub mod listing;
 pub mod ntfs;
 pub mod swap;
@@ -109,8 +110,9 @@ struct Driver {
     files: Option<Opener<dyn FileSystem>>,
 }
 
-/// The kinds that are read, in the order in which a partition is probed. Swap comes last: its signature outlives what is made over it.
-const DRIVERS: &[Driver] = &[ntfs::DRIVER, exfat::DRIVER, fat::DRIVER, ext::DRIVER, swap::DRIVER];
+/// The kinds that are read, in the order in which a partition is probed. ISO 9660 and swap come last: their signatures outlive what is made
+/// over them.
+const DRIVERS: &[Driver] = &[ntfs::DRIVER, exfat::DRIVER, fat::DRIVER, ext::DRIVER, iso9660::DRIVER, swap::DRIVER];
 
 /// Opens the used-block map of a partition's filesystem; `None` where no known kind claims it.
 pub fn open(partition: &Arc<dyn Disk>) -> Result<Option<Box<dyn UsedBlocks>>> {

@@ -22,6 +22,7 @@ mod faults;
 mod filesystem_oracle;
 mod history;
 mod image_files;
+mod iso9660;
 mod layering;
 mod lvm2;
 mod maps;
