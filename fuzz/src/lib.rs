@@ -17,9 +17,15 @@ pub mod fat_used;
 pub mod files;
 pub mod iso9660;
 pub mod lvm2;
+pub mod formats;
 pub mod mutate;
 #[cfg(test)]
 mod ntfs_seed;
 pub mod ntfs_used;
+pub mod qcow2;
 pub mod swap;
 pub mod used_blocks;
+pub mod vdi;
+pub mod vhd;
+pub mod vhdx;
+pub mod vmdk;

@@ -36,6 +36,7 @@ mod raw;
 mod restore_guard;
 mod restore_write;
 mod swap;
+mod sweep;
 mod tables;
 mod tools;
 mod tree;
