@@ -15,9 +15,10 @@ pub mod fat_files;
 mod fat_seed;
 pub mod fat_used;
 pub mod files;
+pub mod formats;
 pub mod iso9660;
 pub mod lvm2;
-pub mod formats;
+pub mod lvm2;
 pub mod mutate;
 #[cfg(test)]
 mod ntfs_seed;
