@@ -18,7 +18,6 @@ pub mod files;
 pub mod formats;
 pub mod iso9660;
 pub mod lvm2;
-pub mod lvm2;
 pub mod mutate;
 #[cfg(test)]
 mod ntfs_seed;
