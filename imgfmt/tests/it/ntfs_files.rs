@@ -198,12 +198,11 @@ fn check_streams(files: &dyn FileSystem, node: NodeId, there: &Path, theirs: &BT
 
 #[test]
 fn files_are_those_of_the_driver_whatever_the_sizes() {
-    let shapes: [(u64, &[&str]); 4] = [
-        (160 << 20, &["-c", "4096"]),
-        (128 << 20, &["-c", "512"]),
-        (512 << 20, &["-c", "65536"]),
-        (160 << 20, &["-s", "4096"]),
-    ];
+    // Clusters smaller than records and blocks, and records of 4 KiB; then what most volumes have, and blocks smaller than clusters.
+    let mut shapes: Vec<(u64, &[&str])> = vec![(128 << 20, &["-c", "512"]), (160 << 20, &["-s", "4096"])];
+    if std::env::var_os("HIKAE_LONG").is_some() {
+        shapes.extend([(160 << 20, &["-c", "4096"][..]), (512 << 20, &["-c", "65536"])]);
+    }
     for (len, options) in shapes {
         let folder = tempfile::tempdir().unwrap();
         let image = format(folder.path(), len, options);

@@ -21,7 +21,9 @@ pub(super) fn to_text(bytes: &[u8]) -> String {
 
 /// A stored name as it is shown.
 pub(super) fn to_wtf8(bytes: &[u8]) -> Vec<u8> {
-    utf16::to_wtf8(&utf16::units(bytes))
+    // Most names are ASCII, and a folder can have a million of them.
+    let ascii: Option<Vec<u8>> = units(bytes).map(|unit| u8::try_from(unit).ok().filter(u8::is_ascii)).collect();
+    ascii.unwrap_or_else(|| utf16::to_wtf8(&utf16::units(bytes)))
 }
 
 /// Says whether a name can stand between two `/` of a path.
