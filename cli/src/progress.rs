@@ -65,6 +65,9 @@ impl Progress for Shown {
     fn advance(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if let Some(bar) = &self.bar {
+            if bar.length() < Some(done) {
+                bar.set_length(done);
+            }
             bar.set_position(done);
             return;
         }
@@ -76,6 +79,11 @@ impl Progress for Shown {
         let milliseconds = u64::try_from(stage.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let rate = done.saturating_mul(1000).checked_div(milliseconds).unwrap_or(0).max(1);
         let left = stage.total.saturating_sub(done).checked_div(rate).unwrap_or(0);
+        if stage.total == 0 {
+            // Nobody knew how much it would be: files are found as they are copied.
+            eprintln!("{}: {}, {}/s", stage.name, short_size(done), short_size(rate));
+            return;
+        }
         eprintln!(
             "{}: {} of {}, {}/s, about {left} s left",
             stage.name,

@@ -24,7 +24,7 @@ const PRINTED: usize = 50;
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Arguments {
     /// What to copy, IMAGE[@GEN]:/PATH, and last where to: a folder of this machine, or a new name.
-    #[arg(required = true, num_args = 2.., value_name = "PATH ... TARGET", add = crate::complete::paths())]
+    #[arg(required = true, value_name = "PATH ... TARGET", add = crate::complete::paths())]
     paths: Vec<OsString>,
     /// Folders with everything below them.
     #[arg(short, long)]
@@ -79,7 +79,10 @@ enum StreamsChoice {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let (target, sources) = arguments.paths.split_last().expect("clap asks for two");
+    let (target, sources) = arguments.paths.split_last().expect("clap asks for one");
+    if sources.is_empty() {
+        return Err(Failure::WrongUse("cp needs what to copy, IMAGE[@GEN]:/PATH, and last where to".into()));
+    }
     let target = Path::new(target);
     if Inside::parse(target.as_os_str()).has_path && target.to_string_lossy().contains(".hik") {
         return Err(Failure::WrongUse("the target lies inside an image: images are never written to".into()));
