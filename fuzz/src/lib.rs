@@ -16,12 +16,15 @@ mod fat_seed;
 pub mod fat_used;
 pub mod files;
 pub mod formats;
+pub mod image_objects;
 pub mod iso9660;
+pub mod layout;
 pub mod lvm2;
 pub mod mutate;
 #[cfg(test)]
 mod ntfs_seed;
 pub mod ntfs_used;
+pub mod pack;
 pub mod qcow2;
 pub mod swap;
 pub mod used_blocks;
