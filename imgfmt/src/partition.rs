@@ -4,6 +4,7 @@
 //! marked, so that its bytes are kept like those of a gap.
 
 pub mod digest;
+pub mod edit;
 pub mod gpt;
 pub mod mbr;
 pub mod signature;

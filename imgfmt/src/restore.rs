@@ -2,8 +2,10 @@
 //!
 //! `docs/restore.md` says what is promised, and how the undo file is laid out.
 
+pub mod edits;
 #[cfg(unix)]
 pub mod facts;
+pub mod fit;
 #[cfg(unix)]
 pub mod guard;
 pub mod pieces;

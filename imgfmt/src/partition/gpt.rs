@@ -12,14 +12,16 @@ const MAX_ARRAY: u64 = 4 << 20;
 
 /// A header with its entries, checksums checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Copy {
-    my_lba: u64,
-    alternate_lba: u64,
-    last_usable: u64,
-    disk_guid: [u8; 16],
-    array_lba: u64,
-    entry_len: u64,
-    entries: Vec<u8>,
+pub(super) struct Copy {
+    pub(super) my_lba: u64,
+    pub(super) alternate_lba: u64,
+    pub(super) last_usable: u64,
+    pub(super) disk_guid: [u8; 16],
+    pub(super) array_lba: u64,
+    pub(super) entry_len: u64,
+    pub(super) entries: Vec<u8>,
+    /// The whole sector of the header.
+    pub(super) header: Vec<u8>,
 }
 
 /// Reads the table into `layout`. Returns `false` where there is none. `first` is the first sector, `mbr` the table in it.
@@ -113,7 +115,7 @@ pub fn read(disk: &dyn Disk, first: &[u8], mbr: Option<&mbr::Table>, layout: &mu
 }
 
 /// Reads and checks a copy. The inner error is a phrase for people; the outer one is of the disk.
-fn read_copy(disk: &dyn Disk, lba: u64) -> Result<Result<Copy, &'static str>> {
+pub(super) fn read_copy(disk: &dyn Disk, lba: u64) -> Result<Result<Copy, &'static str>> {
     let sector = u64::from(disk.sector_size());
     let offset = match lba.checked_mul(sector) {
         Some(offset) if offset.checked_add(sector).is_some_and(|end| end <= disk.len()) => offset,
@@ -182,6 +184,7 @@ fn parse_header(bytes: &[u8], lba: u64, sector: u64) -> Result<(Copy, u32), &'st
         array_lba,
         entry_len,
         entries,
+        header: bytes.to_vec(),
     };
     Ok((copy, le32(bytes, 88).ok_or(short)?))
 }

@@ -28,7 +28,8 @@ impl Entry {
         self.os_type == 0 || self.size_in_lba == 0
     }
 
-    fn is_extended(&self) -> bool {
+    /// Says whether it holds logical partitions.
+    pub fn is_extended(&self) -> bool {
         matches!(self.os_type, 0x05 | 0x0f | 0x85)
     }
 }
