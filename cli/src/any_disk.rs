@@ -21,6 +21,8 @@ pub(crate) struct AnyDisk {
     pub(crate) from: String,
     /// The generation's number, of a hikae image.
     pub(crate) generation: Option<u32>,
+    /// The ids of the hikae image and of the generation's root, which proves its bytes.
+    pub(crate) proof: Option<(String, String)>,
     name: ImageName,
     /// What a file of another format is.
     about: Option<About>,
@@ -40,24 +42,29 @@ impl AnyDisk {
                 printable(&record.source.path)
             );
             let number = Some(record.generation);
-            return Ok(Self { disk: Arc::new(generation), what, from, generation: number, name, about: None });
+            let proof = Some((record.image.clone(), record.root.id.clone()));
+            return Ok(Self { disk: Arc::new(generation), what, from, generation: number, proof, name, about: None });
         }
         let opened = source::open(&name.path, name.generation.as_deref(), None, options)?;
         opened.tell_notes();
         let what = printable(&name.to_string());
         let from = format!("{what} ({})", opened.source.identity.kind);
-        Ok(Self { disk: opened.source.disk, what, from, generation: None, name, about: Some(opened.about) })
+        Ok(Self {
+            disk: opened.source.disk,
+            what,
+            from,
+            generation: None,
+            proof: None,
+            name,
+            about: Some(opened.about),
+        })
     }
 
-    /// The folders in which it and what lies below it are.
-    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+    /// The files and devices that it is read from.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         let files = self.about.iter().flat_map(About::chain);
         let files = files.flat_map(|about| std::iter::once(&about.file).chain(&about.more_files));
-        let folder_of = |file: &PathBuf| {
-            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-            folder.map_or(PathBuf::from("."), PathBuf::from)
-        };
-        std::iter::once(&self.name.path).chain(files).map(folder_of).collect()
+        std::iter::once(&self.name.path).chain(files).cloned().collect()
     }
 
     /// Refuses to write over a file that is being read.

@@ -2,6 +2,7 @@
 
 mod capture;
 mod cat;
+mod clone;
 mod completions;
 mod cp;
 mod diff;
@@ -44,7 +45,8 @@ pub(crate) enum Command {
     Verify(verify::Arguments),
     Completions(completions::Arguments),
     Export(export::Arguments),
-    Restore(restore::Arguments),
+    Restore(Box<restore::Arguments>),
+    Clone(clone::Arguments),
 }
 
 impl Command {
@@ -69,6 +71,7 @@ impl Command {
             Self::Completions(arguments) => completions::run(&arguments),
             Self::Export(arguments) => export::run(&arguments),
             Self::Restore(arguments) => restore::run(&arguments),
+            Self::Clone(arguments) => clone::run(&arguments),
         }
     }
 }
@@ -80,11 +83,19 @@ fn quietly<T>(work: impl FnOnce(Run<'_>) -> imgfmt::Result<T>) -> Result<T, Fail
 
 /// Runs `work` with progress on stderr, ended by Ctrl-C or a polite kill.
 fn with_progress<T>(threads: usize, work: impl FnOnce(Run<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+    with_progress_for(Shown::new(), threads, work)
+}
+
+/// The same with the given kind of progress.
+pub(crate) fn with_progress_for<T>(
+    shown: Shown,
+    threads: usize,
+    work: impl FnOnce(Run<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let cancel = Cancel::default();
     let asked = cancel.clone();
     // A second handler cannot be set; a command sets one at most.
     let _ = ctrlc::set_handler(move || asked.cancel());
-    let shown = Shown::new();
     let result = work(Run { threads, cancel: &cancel, progress: &shown });
     shown.end();
     result

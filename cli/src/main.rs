@@ -23,6 +23,7 @@ mod listing;
 mod progress;
 mod source;
 mod system;
+mod target;
 mod text;
 
 use std::process::ExitCode;

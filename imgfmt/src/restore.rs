@@ -9,6 +9,8 @@ pub mod fit;
 #[cfg(unix)]
 pub mod guard;
 pub mod pieces;
+#[cfg(unix)]
+pub mod plan;
 pub mod tables;
 pub mod undo;
 pub mod wanted;

@@ -74,6 +74,14 @@ pub(crate) fn hikae<S: AsRef<OsStr>>(folder: &Path, args: impl IntoIterator<Item
     command(HIKAE).args(args).current_dir(folder).output().unwrap().into()
 }
 
+/// The identity of a device as `hikae disks` shows it now.
+#[track_caller]
+pub(crate) fn target_id(device: &Path) -> String {
+    let disks = as_root(HIKAE, ["disks", "--json"]).json();
+    let disk = disks.as_array().unwrap().iter().find(|disk| disk["path"] == text(device)).unwrap();
+    disk["target_id"].as_str().unwrap().to_owned()
+}
+
 /// Starts `hikae` in a folder, its output kept in pipes.
 pub(crate) fn start(folder: &Path, args: &[&str]) -> std::process::Child {
     let mut command = command(HIKAE);

@@ -7,6 +7,7 @@
     reason = "an overflow or a failed step in a test fails the test, which is what it is for"
 )]
 
+mod boot;
 mod compare;
 mod completions;
 mod cost;
@@ -18,6 +19,7 @@ mod machine;
 mod mount;
 mod names;
 mod packs;
+mod restore;
 mod second_reader;
 mod surface;
 mod targets;

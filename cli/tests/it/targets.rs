@@ -7,7 +7,7 @@ use imgfmt::image::{FolderStore, Image, OpenOptions};
 use imgfmt::{Disk, ExtentKind};
 
 use crate::disks::{Part, build};
-use crate::machine::{HIKAE, Loop, Mounted, Ran, Random, as_root, hikae, run, shell, sparse_file, text};
+use crate::machine::{HIKAE, Loop, Mounted, Ran, Random, as_root, hikae, run, shell, sparse_file, target_id, text};
 use crate::volumes::Kind;
 
 /// Runs `hikae` as root in a folder, whatever the exit code.
@@ -18,6 +18,13 @@ fn hikae_as_root(folder: &Path, args: &[&str]) -> Ran {
     } else {
         run("sudo", ["-n", "env"].iter().chain(&folder).chain(args))
     }
+}
+
+/// Restores onto a device, named by what it holds now.
+fn restore_to(folder: &Path, image: &str, device: &Path, more: &[&str]) -> Ran {
+    let id = target_id(device);
+    let args = ["restore", image, text(device), "--yes", "--target-id", &id];
+    hikae_as_root(folder, &args.iter().chain(more).copied().collect::<Vec<_>>())
 }
 
 fn small_image(folder: &Path) -> Vec<u8> {
@@ -43,7 +50,7 @@ fn a_restore_to_a_device_leaves_every_absent_sector_as_it_was() {
     std::fs::write(&target, vec![0xa5; len as usize]).unwrap();
     {
         let device = Loop::over(&target, 512);
-        hikae_as_root(folder.path(), &["restore", "a.hik", text(&device.path), "--yes"]).expect(0);
+        restore_to(folder.path(), "a.hik", &device.path, &[]).expect(0);
     }
     let (source, restored) = (std::fs::read(&built.path).unwrap(), std::fs::read(&target).unwrap());
     let store = FolderStore::new(&folder.path().join("a.hik"), &[]).unwrap();
@@ -72,7 +79,7 @@ fn a_restore_to_a_device_leaves_every_absent_sector_as_it_was() {
     assert!(absent > len / 4 && odd > 0, "{absent} bytes are absent, {odd} runs of them start inside a chunk");
     // --wipe leaves nothing of what was there.
     let device = Loop::over(&target, 512);
-    hikae_as_root(folder.path(), &["restore", "a.hik", text(&device.path), "--yes", "--wipe"]).expect(0);
+    restore_to(folder.path(), "a.hik", &device.path, &["--wipe"]).expect(0);
     drop(device);
     let restored = std::fs::read(&target).unwrap();
     assert!(!restored.windows(512).step_by(512).any(|sector| sector.iter().all(|byte| *byte == 0xa5)));
@@ -85,7 +92,7 @@ fn a_target_that_is_too_small_or_in_use_is_refused_before_anything_is_written() 
     let target = folder.path().join("target.img");
     std::fs::write(&target, vec![0xa5; (2 << 20) + 512]).unwrap();
     let device = Loop::over(&target, 512);
-    let refused = hikae_as_root(folder.path(), &["restore", "a.hik", text(&device.path), "--yes"]);
+    let refused = restore_to(folder.path(), "a.hik", &device.path, &[]);
     refused.expect(4).says(&[&(3 << 20).to_string(), &((2 << 20) + 512).to_string()]);
     drop(device);
     assert!(std::fs::read(&target).unwrap().iter().all(|byte| *byte == 0xa5));
@@ -95,12 +102,12 @@ fn a_target_that_is_too_small_or_in_use_is_refused_before_anything_is_written() 
     let before = std::fs::read(&target).unwrap();
     let device = Loop::over(&target, 512);
     let mounted = Mounted::new(&folder.path().join("mnt"), &["mount", "-o", "ro"], &device.path);
-    let refused = hikae_as_root(folder.path(), &["restore", "a.hik", text(&device.path), "--yes"]);
-    refused.expect(4).says(&[text(&device.path), "in use"]);
+    let refused = restore_to(folder.path(), "a.hik", &device.path, &[]);
+    refused.expect(4).says(&[text(&device.path), "is mounted at"]);
     drop(mounted);
     assert!(std::fs::read(&target).unwrap() == before);
     // A larger one is fine, and keeps what lies behind.
-    hikae_as_root(folder.path(), &["restore", "a.hik", text(&device.path), "--yes"]).expect(0);
+    restore_to(folder.path(), "a.hik", &device.path, &[]).expect(0);
     drop(device);
     let after = std::fs::read(&target).unwrap();
     assert!(after[..bytes.len()] == bytes && after[bytes.len()..] == before[bytes.len()..]);
@@ -116,8 +123,8 @@ fn a_device_that_holds_the_image_is_refused() {
     let device = Loop::over(&target, 512);
     let mounted = Mounted::new(&folder.path().join("mnt"), &["mount"], &device.path);
     as_root("cp", [text(&folder.path().join("a.hik")), text(&mounted.path)]);
-    let refused = hikae_as_root(folder.path(), &["restore", "mnt/a.hik", text(&device.path), "--yes"]);
-    refused.expect(4).says(&[text(&device.path), "holds the image itself"]);
+    let refused = restore_to(folder.path(), "mnt/a.hik", &device.path, &[]);
+    refused.expect(4).says(&["mnt/a.hik lies on", text(&device.path), "itself"]);
     // Nor is a capture of it written onto it.
     let refused = hikae_as_root(folder.path(), &["capture", text(&device.path), "mnt/b.hik", "--live"]);
     refused.expect(4).says(&["mnt/b.hik", "itself", "another disk"]);
@@ -126,14 +133,14 @@ fn a_device_that_holds_the_image_is_refused() {
 }
 
 #[test]
-fn other_block_devices_are_refused_until_their_guards_exist() {
+fn devices_that_the_system_tells_nothing_about_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     small_image(folder.path());
     let node = folder.path().join("disk");
     // A device number that nothing answers to: the refusal must come before anything is opened.
     as_root("mknod", [text(&node), "b", "8", "240"]);
     let refused = hikae_as_root(folder.path(), &["restore", "a.hik", text(&node), "--yes"]);
-    refused.expect(4).says(&["block device"]);
+    refused.expect(4).says(&["block device", "guards"]);
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(&node, &link).unwrap();
     hikae_as_root(folder.path(), &["restore", "a.hik", text(&link), "--yes"]).expect(4);

@@ -52,7 +52,12 @@ pub fn fit(source: &Arc<dyn Disk>, layout: &Layout, target_len: u64, options: Fi
     };
     let mut ends: Vec<(u32, u64)> = Vec::new();
     if target_len < source.len() {
-        check_used(source, layout, &places, end, target_len)?;
+        let dropped = check_used(source, layout, &places, end, target_len)?;
+        if dropped > 0 {
+            fitted.notes.push(format!(
+                "{dropped} bytes outside of partitions, behind the end of the target, are not restored: they belong to nothing that is known"
+            ));
+        }
         ends = shortened(source, layout, end)?;
         for (number, _) in &ends {
             fitted.notes.push(format!(
@@ -140,9 +145,16 @@ fn usable(layout: &Layout) -> impl Iterator<Item = &Partition> {
     layout.partitions.iter().filter(|partition| partition.unusable.is_none())
 }
 
-/// Refuses where something that is used lies behind `end`.
-fn check_used(source: &Arc<dyn Disk>, layout: &Layout, places: &[Range<u64>], end: u64, target_len: u64) -> Result<()> {
-    let Some(used_end) = last_used(source, layout, places, end)? else { return Ok(()) };
+/// Refuses where something that is used lies behind `end`. Returns how many bytes lie there that belong to nothing.
+fn check_used(
+    source: &Arc<dyn Disk>,
+    layout: &Layout,
+    places: &[Range<u64>],
+    end: u64,
+    target_len: u64,
+) -> Result<u64> {
+    let used = last_used(source, layout, places, end)?;
+    let Some(used_end) = used.end else { return Ok(used.stray) };
     let overhead = target_len.saturating_sub(end);
     let lacking = used_end.saturating_add(overhead).saturating_sub(target_len);
     let last = used_end.saturating_sub(1);
@@ -151,6 +163,15 @@ fn check_used(source: &Arc<dyn Disk>, layout: &Layout, places: &[Range<u64>], en
     Err(Error::Refused(format!(
         "the target has {target_len} bytes, {lacking} too few: the last used block of the source ends at byte {used_end}, {owner}"
     )))
+}
+
+/// What lies behind a place.
+#[derive(Default)]
+struct Behind {
+    /// The end of what is used.
+    end: Option<u64>,
+    /// Bytes of data that belong to nothing that is known.
+    stray: u64,
 }
 
 /// Where filesystems lie on the disk: of what is not known, the whole partition.
@@ -164,10 +185,20 @@ fn filesystem_ranges(source: &Arc<dyn Disk>, layout: &Layout) -> Result<Vec<Rang
     Ok(ranges)
 }
 
-/// The end of what is used behind byte `from`: data, unreadable ranges, and zeros inside of filesystems. The GPT does not count.
-fn last_used(source: &Arc<dyn Disk>, layout: &Layout, places: &[Range<u64>], from: u64) -> Result<Option<u64>> {
+/// What is used behind byte `from`: data and unreadable ranges of partitions, and zeros inside of filesystems. The GPT does not count, and neither does
+/// what lies between partitions, unless something is known to keep its data there.
+fn last_used(source: &Arc<dyn Disk>, layout: &Layout, places: &[Range<u64>], from: u64) -> Result<Behind> {
     let filesystems = filesystem_ranges(source, layout)?;
-    let mut last = None;
+    let everywhere = layout.scheme == Scheme::None
+        || signature::recognise(source)?.is_some_and(|found| found.whole)
+        || layout.partitions.iter().any(|partition| signature::container_type(partition).is_some());
+    let borders: Vec<u64> = layout
+        .partitions
+        .iter()
+        .flat_map(|partition| [partition.range.start, partition.range.end])
+        .chain(places.iter().flat_map(|place| [place.start, place.end]))
+        .collect();
+    let mut behind = Behind::default();
     let mut at = from;
     while at < source.len() {
         if let Some(place) = places.iter().find(|place| place.contains(&at)) {
@@ -175,20 +206,23 @@ fn last_used(source: &Arc<dyn Disk>, layout: &Layout, places: &[Range<u64>], fro
             continue;
         }
         let extent = source.extent_at(at)?;
-        let next_place = places.iter().map(|place| place.start).filter(|start| *start > at).min().unwrap_or(u64::MAX);
-        let end = extent.end().min(next_place);
-        let used = match extent.kind {
-            ExtentKind::Absent => false,
-            ExtentKind::Data | ExtentKind::Bad => true,
+        let border = borders.iter().copied().filter(|border| *border > at).min().unwrap_or(u64::MAX);
+        let end = extent.end().min(border).max(at.saturating_add(1));
+        let owned = everywhere || layout.partitions.iter().any(|partition| partition.range.contains(&at));
+        match extent.kind {
+            ExtentKind::Data | ExtentKind::Bad if owned => behind.end = Some(end),
+            ExtentKind::Data | ExtentKind::Bad => {
+                behind.stray = behind.stray.saturating_add(end.saturating_sub(at));
+            }
             // A page file that was left out is zero, and the filesystem needs its place.
-            ExtentKind::Zero => filesystems.iter().any(|range| range.start < end && at < range.end),
-        };
-        if used {
-            last = Some(end);
+            ExtentKind::Zero if filesystems.iter().any(|range| range.start < end && at < range.end) => {
+                behind.end = Some(end);
+            }
+            ExtentKind::Zero | ExtentKind::Absent => {}
         }
-        at = end.max(at.saturating_add(1));
+        at = end;
     }
-    Ok(last)
+    Ok(behind)
 }
 
 /// Partitions that reach past `end`, with the end that they get. Nothing that is used lies there.

@@ -148,6 +148,10 @@ fn storage_of(system: &System, path: &Path) -> Result<Option<Storage>> {
 /// Says why writing to `node`, the wanted part of `target`, would destroy `kept`.
 fn touches(system: &System, kept: &Path, target: &Facts, node: &Path) -> Result<Option<String>> {
     let (name, kept_name) = (target.given.display(), kept.display());
+    if kept.is_dir() {
+        let lies = target.device.is_some() && system.lies_on(kept, node)?;
+        return Ok(lies.then(|| format!("{kept_name} lies on {name} itself: put it on another disk")));
+    }
     let (Some(a), Some(b)) = (storage_of(system, kept)?, storage_of(system, node)?) else {
         // A file that is still to be made: its folder counts.
         let folder = kept.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -187,6 +191,11 @@ impl Opened {
     /// First byte of the scope in what was opened: not 0 where a partition has no node of its own.
     pub fn start(&self) -> u64 {
         self.start
+    }
+
+    /// Lets a file have sectors of another size than its old table spoke for.
+    pub fn set_sector_size(&mut self, sector_size: u32) {
+        self.target.set_sector_size(sector_size);
     }
 
     fn at(&self, offset: u64, len: u64) -> Result<u64> {
@@ -290,6 +299,13 @@ pub fn open(system: &System, facts: &Facts, scope: Scope) -> Result<Opened> {
     }
     target.drop_caches()?;
     Ok(Opened { target, start, len })
+}
+
+/// Opens a file that this program just made.
+pub fn open_file(path: &Path, sector_size: u32) -> Result<Opened> {
+    let target = DeviceTarget::open(path, sector_size)?;
+    let len = target_len(&target);
+    Ok(Opened { target, start: 0, len })
 }
 
 fn target_len(target: &DeviceTarget) -> u64 {

@@ -329,6 +329,11 @@ impl Undo {
     }
 }
 
+/// The name of a new session.
+pub fn new_session() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
 /// One run at a time writes an undo file.
 fn lock(file: &File, path: &Path) -> Result<()> {
     match file.try_lock() {

@@ -137,6 +137,14 @@ impl Session<'_> {
         }
     }
 
+    /// Reads the target back from the medium, tables included. Returns the bytes that were compared, and where they differ.
+    pub fn read_back(&self, run: Run<'_>) -> Result<(u64, Vec<Range<u64>>)> {
+        let work = Work { session: self, invalid: RangeSet::empty(), run };
+        let mut restored = Restored::default();
+        let wrong = work.compare_all(&RangeSet::empty(), "reading back", &mut restored)?;
+        Ok((restored.verified, wrong))
+    }
+
     fn check_len(&self) -> Result<()> {
         let (have, need) = (self.target.len(), self.wanted.len());
         if have < need {

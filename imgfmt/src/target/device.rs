@@ -101,6 +101,13 @@ impl DeviceTarget {
         &self.path
     }
 
+    /// Lets a file have sectors of another size. Those of a device are its own.
+    pub fn set_sector_size(&mut self, sector_size: u32) {
+        if !self.is_device {
+            self.sector_size = sector_size;
+        }
+    }
+
     /// Has the system forget what it caches of a range that was flushed, so that memory stays free for others.
     pub fn forget(&self, offset: u64, len: u64) {
         if let Some(len) = NonZero::new(len) {
