@@ -275,7 +275,9 @@ fn a_killed_restore_is_completed_by_resume() {
         }
         let now = std::fs::read(&target).unwrap();
         let table = hikae(folder, ["info", "target.img", "--json"]).expect(0).json();
-        if now != bytes && now != old {
+        // The tables themselves are written one after the other, when everything else is there.
+        let body = MIB as usize..bytes.len() - MIB as usize;
+        if now[body.clone()] != bytes[body] && now != old {
             assert_eq!(table["scheme"], "none", "point {point}: a table is valid before everything is there");
         }
         let resume = ["restore", "a.hik", "target.img", "--resume", "--yes", "--verify", "--undo", &undo];
