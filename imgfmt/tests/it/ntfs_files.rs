@@ -466,3 +466,92 @@ fn system_files_are_hidden_but_found() {
     let free: u64 = line.split(':').nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
     assert_eq!(files.space().unwrap().free, free * 4096);
 }
+
+/// Offsets of the index blocks in an image.
+fn index_blocks(bytes: &[u8]) -> Vec<usize> {
+    (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"INDX")).collect()
+}
+
+#[test]
+fn a_tree_that_bites_its_tail_has_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = format(folder.path(), 64 << 20, &[]);
+    let mounted = mount(folder.path(), &image, "rw");
+    fs::create_dir(mounted.path.join("many")).unwrap();
+    for n in 0..300 {
+        fs::write(mounted.path.join(format!("many/a name of some length {n:03}")), "").unwrap();
+    }
+    drop(mounted);
+    let mut bytes = fs::read(&image).unwrap();
+    let le = |bytes: &[u8], at: usize, len: usize| {
+        bytes[at..at + len].iter().rev().fold(0_usize, |value, byte| value << 8 | usize::from(*byte))
+    };
+    // The last entry of each leaf gets a child: its own block.
+    let mut forged = 0;
+    for block in index_blocks(&bytes) {
+        let (header, end) = (block + 24, block + 24 + le(&bytes, block + 28, 4));
+        let last = end - 16;
+        // No byte that the fixup holds, and a block of the folder.
+        if (last..end + 8).any(|at| at % 512 > 509)
+            || le(&bytes, last + 12, 2) != 2
+            || le(&bytes, block + 32, 4) < end + 8 - header
+        {
+            continue;
+        }
+        let vcn = bytes[block + 16..block + 24].to_vec();
+        bytes[header + 4..header + 8].copy_from_slice(&((end + 8 - header) as u32).to_le_bytes());
+        bytes[header + 12] = 1;
+        bytes[last + 8] = 24;
+        bytes[last + 12] = 3;
+        bytes[end..end + 8].copy_from_slice(&vcn);
+        forged += 1;
+    }
+    assert!(forged > 5, "{forged} blocks are forged");
+    fs::write(&image, bytes).unwrap();
+    let files = open_files(&image);
+    let node = find(&*files, "many");
+    assert_eq!(entries(&*files, node).len(), 300);
+    let looked_up = (0..1000).map(|n| files.lookup(node, format!("a name of some length {n:03}x").as_bytes()));
+    let endless = looked_up.filter(|found| matches!(found, Err(Error::Corrupt { .. }))).count();
+    assert!(endless > 100, "{endless} searches went into a loop");
+}
+
+#[test]
+fn a_reference_to_a_record_that_was_used_again_finds_no_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = format(folder.path(), 64 << 20, &[]);
+    let mounted = mount(folder.path(), &image, "rw");
+    fs::write(mounted.path.join("before"), "secret").unwrap();
+    drop(mounted);
+    let node = find(&*open_files(&image), "before");
+    let number = node.0 & 0xffff_ffff;
+    let mut bytes = fs::read(&image).unwrap();
+    let mft = u64::from_le_bytes(bytes[0x30..0x38].try_into().unwrap()) * 4096;
+    let record = (mft + number * 1024) as usize;
+    assert!(bytes[record..].starts_with(b"FILE"));
+    // As if the record had been freed and taken again, and the folder had not noticed.
+    bytes[record + 16] += 1;
+    fs::write(&image, bytes).unwrap();
+    let files = open_files(&image);
+    assert_eq!(find(&*files, "before"), node);
+    assert!(matches!(files.attributes(node), Err(Error::NotFound(_))));
+    assert!(matches!(files.open(node, None), Err(Error::NotFound(_))));
+    // By its number alone it is whatever is there now.
+    assert_eq!(bytes_of(&*files.open(NodeId(number), None).unwrap()), b"secret");
+}
+
+#[test]
+fn without_a_table_of_letters_names_are_found_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = format(folder.path(), 64 << 20, &[]);
+    let mounted = mount(folder.path(), &image, "rw");
+    fs::write(mounted.path.join("Name"), "x").unwrap();
+    drop(mounted);
+    let mut bytes = fs::read(&image).unwrap();
+    let mft = u64::from_le_bytes(bytes[0x30..0x38].try_into().unwrap()) as usize * 4096;
+    bytes[mft + 10 * 1024..][..4].copy_from_slice(b"BAAD");
+    fs::write(&image, bytes).unwrap();
+    let files = open_files(&image);
+    assert!(files.lookup(files.root(), b"Name").unwrap().is_some());
+    assert!(files.lookup(files.root(), b"name").unwrap().is_none());
+}

@@ -62,12 +62,9 @@ pub(super) fn open(partition: Arc<dyn Disk>) -> Result<Option<Box<dyn FileSystem
     let Some(volume) = Volume::open(partition)? else { return Ok(None) };
     let root = volume.file(system_file::ROOT, &|_| Want::Nothing)?;
     let root = node_id(root.number | u64::from(root.sequence) << 48);
-    let upcase = match volume.attribute(system_file::UPCASE, attribute_type::DATA, &[])? {
-        Some(Value::NonResident(stream)) => volume.whole_stream(&stream, UpCase::LEN),
-        _ => Err(volume.corrupt_record(system_file::UPCASE, "it has no data")),
-    };
-    let upcase = match upcase {
-        Ok(table) => Some(UpCase::new(&table)),
+    let upcase = match volume.value(system_file::UPCASE, attribute_type::DATA, &[]) {
+        Ok(Some(table)) if wide(table.len()) == UpCase::LEN => Some(UpCase::new(&table)),
+        Ok(_) => None,
         Err(Error::Corrupt { .. } | Error::Bad { .. }) => None,
         Err(other) => return Err(other),
     };

@@ -158,3 +158,62 @@ impl Units for Wof {
         places
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::check_range;
+
+    const CHUNK: u64 = 32 << 10;
+
+    /// A packed stream of more than 4 GiB: a table of entries of 8 bytes, and chunks that did not shrink, each filled with its number.
+    #[derive(Debug)]
+    struct Huge {
+        chunks: u64,
+    }
+
+    impl Huge {
+        fn table_len(&self) -> u64 {
+            (self.chunks - 1) * 8
+        }
+    }
+
+    impl Content for Huge {
+        fn len(&self) -> u64 {
+            self.table_len() + self.chunks * CHUNK
+        }
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+            check_range(offset, u64::try_from(buf.len()).unwrap(), self.len())?;
+            for (at, byte) in (offset..).zip(buf) {
+                *byte = match at.checked_sub(self.table_len()) {
+                    Some(data) => u8::try_from(data / CHUNK % 251).unwrap(),
+                    None => ((at / 8 + 1) * CHUNK).to_le_bytes()[usize::try_from(at % 8).unwrap()],
+                };
+            }
+            Ok(())
+        }
+        fn extent_at(&self, offset: u64) -> Result<Extent> {
+            Ok(Extent { offset, len: 1, kind: ExtentKind::Data })
+        }
+        fn places(&self) -> Option<Vec<Range<u64>>> {
+            None
+        }
+    }
+
+    #[test]
+    fn files_of_4_gib_have_tables_of_wide_entries() {
+        let chunks = (5 << 30) / CHUNK;
+        let wof = Wof::open(1, Packing::Lzx, Box::new(Huge { chunks }), chunks * CHUNK, Vec::new()).unwrap();
+        for first in [0, 1, 63, 64, 131_071, chunks - 3] {
+            let mut out = vec![0; 3 * 32768];
+            wof.unpack(first, &mut out).unwrap();
+            for (number, chunk) in (first..).zip(out.chunks(32768)) {
+                assert!(chunk.iter().all(|byte| u64::from(*byte) == number % 251), "chunk {number}");
+            }
+        }
+        // The same as a file of less than 4 GiB reads its table as one of narrow entries, and refuses it.
+        let wof = Wof::open(1, Packing::Lzx, Box::new(Huge { chunks }), CHUNK * 100, Vec::new()).unwrap();
+        assert!(wof.unpack(0, &mut vec![0; 3 * 32768]).is_err());
+        assert!(Wof::open(1, Packing::Lzx, Box::new(Huge { chunks: 2 }), CHUNK * 100_000, Vec::new()).is_err());
+    }
+}
