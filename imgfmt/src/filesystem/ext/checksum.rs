@@ -14,6 +14,40 @@ pub fn crc16(state: u16, bytes: &[u8]) -> u16 {
     state
 }
 
+/// CRC-32 with the polynomial 0x04c11db7, highest bit first: `crc32_be` of Linux, of old journals.
+pub fn crc32_be(state: u32, bytes: &[u8]) -> u32 {
+    let mut state = state;
+    for byte in bytes {
+        let [high, ..] = state.to_be_bytes();
+        state = (state << 8) ^ CRC32_BE[usize::from(high ^ byte)];
+    }
+    state
+}
+
+/// What each byte does to [`crc32_be`].
+static CRC32_BE: [u32; 256] = crc32_be_table();
+
+#[expect(
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects,
+    reason = "evaluated by the compiler, which checks it"
+)]
+const fn crc32_be_table() -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut value = (byte as u32) << 24;
+        let mut bit = 0;
+        while bit < 8 {
+            value = if value >> 31 == 0 { value << 1 } else { (value << 1) ^ 0x04c1_1db7 };
+            bit += 1;
+        }
+        table[byte] = value;
+        byte += 1;
+    }
+    table
+}
+
 /// CRC-32C of `bytes` as if the bytes of `holes` (ascending, two or four bytes each) were zero: checksums cover the structure that they
 /// lie in.
 pub fn crc32c_without(seed: u32, bytes: &[u8], holes: &[(usize, usize)]) -> u32 {
@@ -36,6 +70,12 @@ mod tests {
     fn crc16_of_known_bytes() {
         // CRC-16/MODBUS: the same polynomial and start value.
         assert_eq!(crc16(!0, b"123456789"), 0x4b37);
+    }
+
+    #[test]
+    fn crc32_be_of_known_bytes() {
+        // CRC-32/MPEG-2: the same polynomial and start value.
+        assert_eq!(crc32_be(!0, b"123456789"), 0x0376_e6e7);
     }
 
     #[test]

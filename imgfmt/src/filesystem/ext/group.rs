@@ -23,6 +23,8 @@ pub struct Group {
     pub inode_table: u64,
     /// Free clusters.
     pub free_clusters: u64,
+    /// Free inodes.
+    pub free_inodes: u64,
     /// Inodes at the start of the table that can be in use; those behind it never were, and their bytes may be anything.
     pub inodes_used: u64,
     /// No block bitmap is stored: only metadata use blocks of the group.
@@ -74,6 +76,7 @@ impl Group {
             inode_bitmap: join(word(0x04)?, high(0x24)?),
             inode_table: join(word(0x08)?, high(0x28)?),
             free_clusters: u64::from(join_half(half(0x0c)?, high_half(0x2c)?)),
+            free_inodes: u64::from(join_half(half(0x0e)?, high_half(0x2e)?)),
             inodes_used,
             block_uninit: flags & BLOCK_UNINIT != 0,
             block_bitmap_csum: (

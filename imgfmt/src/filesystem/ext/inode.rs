@@ -24,6 +24,14 @@ pub mod file_type {
     pub const REGULAR: u16 = 0x8000;
     /// Symbolic link.
     pub const SYMLINK: u16 = 0xa000;
+    /// Character device.
+    pub const CHARACTER_DEVICE: u16 = 0x2000;
+    /// Block device.
+    pub const BLOCK_DEVICE: u16 = 0x6000;
+    /// Named pipe.
+    pub const FIFO: u16 = 0x1000;
+    /// Socket.
+    pub const SOCKET: u16 = 0xc000;
 }
 
 /// Inode flags.

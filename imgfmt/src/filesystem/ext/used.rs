@@ -1,15 +1,14 @@
 //! Which blocks are used: by the block bitmaps, and by what the inodes reach.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use crate::bytes::{be32, le32};
 use crate::crc32c;
 use crate::disk::{Disk, ExtentKind, read_vec};
 use crate::error::{Error, Result};
 use crate::filesystem::bits::UsedUnits;
-use crate::filesystem::ext::directory;
-use crate::filesystem::ext::inode::{Inode, file_type, flag, is_in_use, number};
+use crate::filesystem::ext::inode::{Inode, file_type, is_in_use, number};
 use crate::filesystem::ext::map::{Piece, Run};
 use crate::filesystem::ext::superblock::{compat, incompat, ro_compat};
 use crate::filesystem::ext::volume::Volume;
@@ -155,7 +154,7 @@ impl Walk<'_> {
         if is_folder {
             volume.folder_entries(&inode, &mut |entry| {
                 self.named.insert(entry.inode);
-                Ok(())
+                ControlFlow::Continue(())
             })?;
         }
         self.xattrs(&inode)
@@ -271,72 +270,6 @@ impl Volume {
             return Err(corrupt("the count of free blocks does not match it"));
         }
         Ok(bitmap)
-    }
-
-    /// Calls `visit` for each block of a directory, in order.
-    pub fn folder_blocks(&self, folder: &Inode, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
-        let block_size = self.superblock.block_size;
-        let blocks = folder.size.div_ceil(block_size.max(1));
-        let per_piece = PIECE.checked_div(block_size).unwrap_or(1);
-        let mut next = 0;
-        let mut runs = Vec::new();
-        self.follow(folder, &mut HashSet::new(), &mut |piece| {
-            let Piece::Run(run) = piece else { return Ok(()) };
-            if run.logical < blocks {
-                if run.logical != next || !run.written {
-                    return Err(folder.corrupt(self.offset_of(run.physical), "the directory has a hole"));
-                }
-                next = run.logical.saturating_add(run.len);
-                runs.push(run);
-            }
-            Ok(())
-        })?;
-        if next < blocks {
-            return Err(folder.corrupt(0, "the directory is longer than its blocks"));
-        }
-        for run in runs {
-            let len = run.len.min(blocks.saturating_sub(run.logical));
-            let mut done = 0;
-            while done < len {
-                let count = len.saturating_sub(done).min(per_piece);
-                let first = run.physical.saturating_add(done);
-                let bytes_len = usize::try_from(count.saturating_mul(block_size)).expect("at most a piece");
-                let bytes = read_vec(&self.disk, self.offset_of(first), bytes_len)?;
-                for (block, bytes) in (first..).zip(bytes.chunks_exact(self.block_len())) {
-                    let offset = self.offset_of(block);
-                    if self.superblock.has_metadata_csum() && !directory::check_block(bytes, folder.csum_seed) {
-                        return Err(folder.corrupt(offset, "the checksum of a block of the directory is wrong"));
-                    }
-                    visit(offset, bytes)?;
-                }
-                done = done.saturating_add(count);
-            }
-        }
-        Ok(())
-    }
-
-    /// Calls `visit` for each entry of a directory, "." and ".." included where they are stored.
-    pub fn folder_entries(
-        &self,
-        folder: &Inode,
-        visit: &mut dyn FnMut(directory::RawEntry<'_>) -> Result<()>,
-    ) -> Result<()> {
-        if folder.has(flag::INLINE_DATA) {
-            // The parent's number comes first, then entries; more of them are the value of an attribute.
-            let rest = xattr::inline_rest(folder).map_err(|reason| folder.corrupt(0, reason))?;
-            for part in [&folder.block[4..], rest] {
-                for entry in directory::Entries::new(part, &self.superblock) {
-                    visit(entry.map_err(|reason| folder.corrupt(0, reason))?)?;
-                }
-            }
-            return Ok(());
-        }
-        self.folder_blocks(folder, &mut |offset, bytes| {
-            for entry in directory::Entries::new(bytes, &self.superblock) {
-                visit(entry.map_err(|reason| folder.corrupt(offset, reason))?)?;
-            }
-            Ok(())
-        })
     }
 }
 
@@ -455,11 +388,11 @@ impl UsedBlocks for Volume {
             let Ok(inode) = self.inode(folder) else { continue };
             let _ = self.folder_entries(&inode, &mut |entry| {
                 if matches!(entry.name, b"." | b"..") {
-                    return Ok(());
+                    return ControlFlow::Continue(());
                 }
                 if entry.inode == wanted {
                     found = Some((folder, entry.name.to_vec()));
-                    return Err(Error::Cancelled);
+                    return ControlFlow::Break(());
                 }
                 let may_be_folder = matches!(entry.file_type, 0 | 2);
                 if may_be_folder && folders.len() < MAX_FOLDERS && !folders.contains_key(&entry.inode) {
@@ -470,7 +403,7 @@ impl UsedBlocks for Volume {
                         queue.push_back(entry.inode);
                     }
                 }
-                Ok(())
+                ControlFlow::Continue(())
             });
             if found.is_some() {
                 break;

@@ -1,5 +1,6 @@
 //! A filesystem: reads blocks, group descriptors and inodes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use quick_cache::Weighter;
@@ -9,6 +10,8 @@ use crate::disk::{Disk, check_range, read_vec};
 use crate::error::{Error, Result};
 use crate::filesystem::ext::group::Group;
 use crate::filesystem::ext::inode::Inode;
+use crate::filesystem::ext::journal;
+use crate::filesystem::ext::replay::Replayed;
 use crate::filesystem::ext::superblock::{self, Superblock};
 
 /// Bytes of blocks with metadata that are kept.
@@ -28,6 +31,8 @@ impl Weighter<u64, Arc<[u8]>> for ByLen {
 pub struct Volume {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) superblock: Superblock,
+    /// The journal, where it was replayed.
+    replayed: Option<Arc<Replayed>>,
     blocks: Cache<u64, Arc<[u8]>, ByLen>,
 }
 
@@ -47,7 +52,31 @@ impl Volume {
         let mut bytes = [0; superblock::LEN];
         disk.read_at(&mut bytes, superblock::OFFSET)?;
         let Some(superblock) = Superblock::parse(&bytes, disk.len())? else { return Ok(None) };
-        Ok(Some(Self { disk, superblock, blocks: Cache::with_weighter(1024, CACHE_BYTES, ByLen) }))
+        let blocks = Cache::with_weighter(1024, CACHE_BYTES, ByLen);
+        Ok(Some(Self { disk, superblock, replayed: None, blocks }))
+    }
+
+    /// The same filesystem after its journal was replayed: in memory, nothing is written. As it is where there is nothing to replay.
+    pub(super) fn replay_journal(self) -> Result<Self> {
+        if self.superblock.incompat & superblock::incompat::RECOVER == 0 {
+            return Ok(self);
+        }
+        let logged = journal::logged_blocks(&self)?;
+        let replayed = Replayed { below: self.disk, block_size: self.superblock.block_size, logged };
+        let replayed = Arc::new(replayed);
+        // The superblock may be among what is replayed.
+        let volume = Self::open(Arc::<Replayed>::clone(&replayed))?;
+        let volume =
+            volume.ok_or_else(|| Error::corrupt("ext journal", superblock::OFFSET, "the superblock in it is none"))?;
+        if volume.superblock.block_size != replayed.block_size {
+            return Err(Error::corrupt("ext journal", superblock::OFFSET, "the superblock in it is another one's"));
+        }
+        Ok(Self { replayed: Some(replayed), ..volume })
+    }
+
+    /// Whether the bytes of a range are those of the partition, and not of its journal.
+    pub(super) fn is_in_place(&self, range: &Range<u64>) -> bool {
+        self.replayed.as_ref().is_none_or(|replayed| replayed.is_in_place(range))
     }
 
     /// Bytes of a block, as a length in memory.
@@ -102,17 +131,23 @@ impl Volume {
         place.ok_or_else(corrupt)
     }
 
+    /// Where an inode lies, in bytes of the partition.
+    pub fn inode_place(&self, number: u32) -> Result<Range<u64>> {
+        let (group, index) = self.place_of(number)?;
+        let inode_len = u64::try_from(self.superblock.inode_size).unwrap_or(u64::MAX);
+        let table = self.offset_of(self.group(group)?.inode_table);
+        let start = table.saturating_add(index.saturating_mul(inode_len));
+        Ok(start..start.saturating_add(inode_len))
+    }
+
     /// The inode `number`, whether in use or not.
     pub fn inode(&self, number: u32) -> Result<Inode> {
-        let (group, index) = self.place_of(number)?;
-        let inode_size = u64::try_from(self.superblock.inode_size).unwrap_or(u64::MAX);
-        let within = index.saturating_mul(inode_size);
-        let block_size = self.superblock.block_size.max(1);
-        let block = self.group(group)?.inode_table.saturating_add(within.checked_div(block_size).unwrap_or(0));
-        let at = usize::try_from(within.checked_rem(block_size).unwrap_or(0)).expect("below the size of a block");
+        let place = self.inode_place(number)?;
+        let block_size = self.superblock.block_size;
+        let block = place.start.checked_div(block_size).unwrap_or(0);
+        let at = usize::try_from(place.start.checked_rem(block_size).unwrap_or(0)).expect("below the size of a block");
         let bytes = self.block(block)?;
         let raw = bytes.get(at..at.saturating_add(self.superblock.inode_size)).unwrap_or_default();
-        let offset = self.offset_of(block).saturating_add(u64::try_from(at).unwrap_or(0));
-        Inode::parse(raw, number, &self.superblock, offset)
+        Inode::parse(raw, number, &self.superblock, place.start)
     }
 }

@@ -6,8 +6,10 @@ use crate::bytes::{le16, le32, u8_at};
 use crate::crc32c;
 use crate::error::Result;
 use crate::filesystem::ext::checksum::crc32c_without;
-use crate::filesystem::ext::inode::Inode;
+use crate::filesystem::ext::content;
+use crate::filesystem::ext::inode::{Inode, flag};
 use crate::filesystem::ext::volume::Volume;
+use crate::filesystem::files::Xattr;
 
 /// First four bytes of a list.
 const MAGIC: u32 = 0xea02_0000;
@@ -15,6 +17,8 @@ const MAGIC: u32 = 0xea02_0000;
 const BLOCK_HEADER: usize = 32;
 /// Number of the name space of the filesystem's own attributes.
 pub const SYSTEM: u8 = 7;
+/// Longest value that Linux hands out.
+const MAX_VALUE: u64 = 65536;
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,4 +125,90 @@ impl Volume {
         }
         Ok(Some(block))
     }
+}
+
+/// The name that Linux shows for an attribute; `None` for what it does not show.
+fn shown_name(index: u8, name: &[u8]) -> Option<Vec<u8>> {
+    let prefix: &[u8] = match index {
+        1 => b"user.",
+        2 if name.is_empty() => b"system.posix_acl_access",
+        3 if name.is_empty() => b"system.posix_acl_default",
+        4 => b"trusted.",
+        6 => b"security.",
+        10 => b"gnu.",
+        _ => return None,
+    };
+    let is_acl = matches!(index, 2 | 3);
+    (is_acl || !name.is_empty()).then(|| [prefix, name].concat())
+}
+
+/// An access control list in the form of Linux' system calls, from the one that is stored; `None` where it is none.
+fn shown_acl(stored: &[u8]) -> Option<Vec<u8>> {
+    /// Tags of entries for one user, and for one group: the others have no number.
+    const USER: u16 = 0x02;
+    const GROUP: u16 = 0x08;
+    if le32(stored, 0) != Some(1) {
+        return None;
+    }
+    let mut shown = 2_u32.to_le_bytes().to_vec();
+    let mut rest = stored.get(4..)?;
+    while !rest.is_empty() {
+        let (tag, permissions) = (le16(rest, 0)?, le16(rest, 2)?);
+        let (id, len) = match tag {
+            USER | GROUP => (le32(rest, 4)?, 8),
+            0x01 | 0x04 | 0x10 | 0x20 => (u32::MAX, 4),
+            _ => return None,
+        };
+        shown.extend(tag.to_le_bytes());
+        shown.extend(permissions.to_le_bytes());
+        shown.extend(id.to_le_bytes());
+        rest = rest.get(len..)?;
+    }
+    Some(shown)
+}
+
+/// All extended attributes of an inode, as Linux shows them.
+pub(super) fn shown(volume: &Arc<Volume>, inode: &Inode) -> Result<Vec<Xattr>> {
+    let corrupt = |reason| inode.corrupt(volume.offset_of(inode.file_acl), reason);
+    let block = volume.xattr_block(inode)?;
+    let block = block.as_deref().unwrap_or_default();
+    let in_block = if block.is_empty() { Vec::new() } else { in_block(block).map_err(corrupt)? };
+    let in_inode = in_inode(inode).map_err(corrupt)?;
+    let here = in_inode.into_iter().map(|xattr| (&inode.raw[..], xattr));
+    let mut found = Vec::new();
+    for (bytes, xattr) in here.chain(in_block.into_iter().map(|xattr| (block, xattr))) {
+        let Some(name) = shown_name(xattr.index, xattr.name) else { continue };
+        let value = match xattr.place {
+            Place::Here(at) => {
+                let len = usize::try_from(xattr.len).unwrap_or(usize::MAX);
+                let value = if len == 0 { Some(&[][..]) } else { bytes.get(at..at.saturating_add(len)) };
+                value.ok_or_else(|| corrupt("the value of an extended attribute is cut short"))?.to_vec()
+            }
+            Place::Inode(number) => value_in_inode(volume, inode, number, xattr.len)?,
+        };
+        let value = match xattr.index {
+            2 | 3 => shown_acl(&value).ok_or_else(|| corrupt("an access control list of it is none"))?,
+            _ => value,
+        };
+        found.push(Xattr { name, value });
+    }
+    Ok(found)
+}
+
+/// The value of an extended attribute of `owner` that lies in an inode of its own.
+fn value_in_inode(volume: &Arc<Volume>, owner: &Inode, number: u32, len: u32) -> Result<Vec<u8>> {
+    let inode = volume.inode(number)?;
+    if !inode.has(flag::EA_INODE) || inode.links == 0 || inode.size != u64::from(len) || inode.size > MAX_VALUE {
+        return Err(inode.corrupt(0, "it is not the value of the extended attribute that names it"));
+    }
+    // Times of such an inode hold other things: the hash of the value, or (Lustre) the inode that it belongs to.
+    let field = |at| le32(&inode.raw, at);
+    let (hash, parent, generation) = (field(0x08), field(0x10), field(0x64));
+    let mut value = vec![0; usize::try_from(len).expect("at most 64 KiB")];
+    content::open(volume, inode.clone())?.read_at(&mut value, 0)?;
+    let is_lustre = parent == Some(owner.number) && generation == le32(&owner.raw, 0x64);
+    if hash != Some(crc32c::update(volume.superblock.csum_seed, &value)) && !is_lustre {
+        return Err(inode.corrupt(0, "the value of an extended attribute does not match its hash"));
+    }
+    Ok(value)
 }
