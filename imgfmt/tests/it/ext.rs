@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use imgfmt::ranges::RangeSet;
 
+use crate::ext_files;
 use crate::filesystem_oracle::{check_clean, open, poison, walked};
 use crate::tools::{Mounted, as_root, run, run_any_status, sparse_file};
 
@@ -28,6 +29,13 @@ const KINDS: &[(&str, &str, u64)] = &[
     ("ext4 with bigalloc and blocks of 1 KiB", "-t ext4 -b 1024 -O bigalloc -C 8192", 64),
     ("ext4 with all sorts", "-t ext4 -b 1024 -O ea_inode,large_dir,mmp,metadata_csum_seed,orphan_file -I 256", 96),
 ];
+
+/// A folder for images: in memory where the system has such a place, since the kernel waits for the medium at every turn.
+pub(crate) fn work_folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.expect("a temporary folder")
+}
 
 /// Makes an empty filesystem.
 pub(crate) fn make_empty(folder: &Path, options: &str, mib: u64) -> PathBuf {
@@ -68,7 +76,7 @@ pub(crate) fn mount(folder: &Path, image: &Path, mode: &str) -> Mounted {
 }
 
 const FILL: &str = "
-import random, stat, subprocess
+import random, socket, stat, subprocess
 random.seed(7)
 def put(path, data, mode='wb', at=None, sync=False):
     with open(path, mode) as file:
@@ -104,6 +112,24 @@ for n in range(3):
 try: os.setxattr('two', 'user.huge', noise(20000))
 except OSError: pass
 put('large', noise(3000000)); os.truncate('large', 100000); put('empty', b'')
+# What inodes and attributes say.
+os.mkdir('told')
+for n, seconds in enumerate([0, -1, -(1 << 31), (1 << 31) - 1, 1 << 31, 6 << 31, (1 << 34) - (1 << 31) - 1]):
+    put(f'told/time{n}', b''); os.utime(f'told/time{n}', ns=(seconds * 10**9 + 123456789, seconds * 10**9 + 987654321))
+put('told/owner', b''); os.chown('told/owner', 70000, 4000000000); os.chmod('told/owner', 0o7751)
+for name in [b'n' * 255, b'new\\nline', b'\\xff\\xfe not a text', 'n\u{e4}me \u{65e5}'.encode(), b'-', b' ', b'back\\\\slash']: put(b'told/' + name, name)
+for n in range(0, 400, 13): put(f'told/size{n}', noise(n))
+put('told/grown', b'short'); os.truncate('told/grown', 7000)
+os.mkdir('told/folder')
+for n in range(9): put(f'told/folder/{n}', b'')
+os.symlink('x' * 59, 'told/link59'); os.symlink('x' * 60, 'told/link60'); os.symlink('x' * 61, 'told/link61')
+for path in ['told/owner', 'told/folder', 'told/link59']:
+    for name, value in [('trusted.t', b't'), ('security.s', b's' * 30), ('user.u', b'')]:
+        try: os.setxattr(path, name, value, follow_symlinks=False)
+        except OSError: pass
+subprocess.run('setfacl -m u:1234:rwx,u:70001:r,g:77:-,m:rw told/owner && setfacl -d -m g:5:rx told/folder', shell=True, check=True)
+for n in range(70): os.setxattr('told/folder/1', 'user.%d' % n, b'%d' % n) if n < 8 else None
+socket.socket(socket.AF_UNIX).bind('special/socket')
 ";
 
 /// What comes after another mount, so that what is deleted leaves its marks among the new.
@@ -142,7 +168,7 @@ fn free_by_dumpe2fs(image: &Path) -> RangeSet {
 #[test]
 fn used_blocks_are_those_of_the_tools_and_of_the_kernel() {
     for (name, options, mib) in KINDS {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = work_folder();
         let image = make(folder.path(), options, *mib);
         check_against_tools(name, folder.path(), &image);
     }
@@ -151,7 +177,7 @@ fn used_blocks_are_those_of_the_tools_and_of_the_kernel() {
 #[test]
 fn used_blocks_are_those_of_the_tools_where_the_kernel_cannot_write() {
     // Features that kernels are often built without, so mke2fs copies a tree.
-    let folder = tempfile::tempdir().unwrap();
+    let folder = work_folder();
     let tree = folder.path().join("tree");
     std::fs::create_dir_all(tree.join("deep/er")).unwrap();
     for n in 0..300 {
@@ -201,7 +227,9 @@ fn check_against_tools(name: &str, folder: &Path, image: &Path) {
     let copy = folder.join("poisoned.img");
     poison(image, &copy);
     run("e2fsck", ["-fn", copy.to_str().unwrap()]);
-    let (a, b) = (mount(&folder.join("a"), image, "ro"), mount(&folder.join("b"), &copy, "ro"));
+    let (a, b) = (mount(&folder.join("a"), image, "ro,noatime"), mount(&folder.join("b"), &copy, "ro"));
+    // And our reader what the kernel finds.
+    ext_files::check(&copy, &a.path);
     // What is only an inode is left out, and so is what takes long to read.
     let left_out = ["-x", "special", "-x", "far"];
     let (a, b) = (a.path.to_str().unwrap(), b.path.to_str().unwrap());
@@ -213,7 +241,7 @@ fn labels_and_kinds_are_told() {
     for (options, kind) in
         [("-t ext2", "ext2"), ("-t ext3", "ext3"), ("-t ext4", "ext4"), ("-t ext4 -O ^has_journal", "ext4")]
     {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = work_folder();
         let image = make_empty(folder.path(), options, 16);
         let summary = open(&image).summary();
         assert_eq!((summary.kind, summary.label.as_str()), (kind, "Notgroschen"));
@@ -224,7 +252,7 @@ fn labels_and_kinds_are_told() {
 
 #[test]
 fn the_rest_of_a_partition_behind_the_last_block_is_kept() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = work_folder();
     let image = make_empty(folder.path(), "-t ext4 -b 4096", 32);
     let len = (32 << 20) + 5 * 512;
     std::fs::File::options().write(true).open(&image).unwrap().set_len(len).unwrap();
@@ -235,7 +263,7 @@ fn the_rest_of_a_partition_behind_the_last_block_is_kept() {
 #[test]
 fn paths_are_found_from_inode_numbers() {
     for options in ["-t ext2 -b 1024 -r 0", "-t ext4 -b 1024 -O inline_data"] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = work_folder();
         let image = make(folder.path(), options, 64);
         let mounted = mount(&folder.path().join("a"), &image, "ro");
         let filesystem = open(&image);
@@ -254,7 +282,7 @@ fn paths_are_found_from_inode_numbers() {
 
 #[test]
 fn a_filesystem_that_is_not_at_rest_is_doubted() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = work_folder();
     let doubts_after = |options: &str, requests: &[&str]| {
         let image = make_empty(folder.path(), options, 32);
         assert_eq!(open(&image).doubts().unwrap(), Vec::<String>::new());
@@ -282,7 +310,7 @@ fn a_filesystem_that_is_not_at_rest_is_doubted() {
 
 #[test]
 fn a_filesystem_that_another_machine_has_mounted_is_doubted() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = work_folder();
     let image = make_empty(folder.path(), "-t ext4 -O mmp", 32);
     assert_eq!(open(&image).doubts().unwrap(), Vec::<String>::new());
     let shown = run("debugfs", ["-R", "dump_mmp", image.to_str().unwrap()]);
@@ -298,7 +326,7 @@ fn a_filesystem_that_another_machine_has_mounted_is_doubted() {
 #[test]
 fn a_copy_of_a_mounted_filesystem_is_doubted() {
     for options in ["-t ext2 -b 1024", "-t ext3", "-t ext4"] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = work_folder();
         let image = make_empty(folder.path(), options, 32);
         let mounted = mount(folder.path(), &image, "rw");
         as_root_shell(&mounted.path, "echo new > file; sync");
@@ -312,7 +340,7 @@ fn a_copy_of_a_mounted_filesystem_is_doubted() {
 
 #[test]
 fn a_bitmap_that_claims_too_little_is_found_out_by_the_walk() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = work_folder();
     // No checksums, so that a forger has less to do.
     let image = make(folder.path(), "-t ext4 -b 1024 -O ^metadata_csum,^uninit_bg", 64);
     let mounted = mount(folder.path(), &image, "ro");
@@ -344,7 +372,7 @@ fn a_bitmap_that_claims_too_little_is_found_out_by_the_walk() {
 
 #[test]
 fn damage_to_checked_metadata_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = work_folder();
     let image = make(folder.path(), "-t ext4 -b 1024", 64);
     let bytes = std::fs::read(&image).unwrap();
     let show = |request: &str| {
@@ -386,7 +414,7 @@ fn damage_to_checked_metadata_is_an_error() {
 
 #[test]
 fn journals_and_unknown_revisions_are_named() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = work_folder();
     let image = folder.path().join("journal.img");
     sparse_file(&image, 8 << 20);
     run("mke2fs", ["-q", "-F", "-O", "journal_dev", "-b", "1024", image.to_str().unwrap()]);

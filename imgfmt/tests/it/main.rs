@@ -15,6 +15,7 @@ mod damage;
 mod exfat;
 mod exfat_files;
 mod ext;
+mod ext_files;
 mod extract;
 mod fat;
 mod fat_files;
