@@ -15,6 +15,23 @@ const READ: u64 = 64 << 10;
 
 /// Opens `data` as a partition and walks its files.
 pub fn run(data: &[u8]) {
+    walk(data, Folders::Names);
+}
+
+/// The same for a filesystem whose folders are sorted and hold copies of what their files say: where these are damaged, a name can be listed
+/// and not found, and be of another kind.
+pub fn run_with_copies(data: &[u8]) {
+    walk(data, Folders::Copies);
+}
+
+/// What folders hold besides names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Folders {
+    Names,
+    Copies,
+}
+
+fn walk(data: &[u8], folders: Folders) {
     let len = u64::try_from(data.len()).expect("usize is at most 64 bits");
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(data.to_vec()));
     let Ok(Some(files)) = filesystem::open_files(&disk) else { return };
@@ -36,8 +53,8 @@ pub fn run(data: &[u8]) {
             if nodes > NODES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         for entry in &entries {
-            check_entry(&*files, folder, entry, listed.is_ok(), len);
-            if entry.kind == Some(NodeKind::Folder) {
+            check_entry(&*files, folder, entry, folders, listed.is_ok(), len);
+            if entry.kind == Some(NodeKind::Folder) || folders == Folders::Copies && entry.kind.is_none() {
                 pending.push(entry.node);
             }
         }
@@ -47,19 +64,38 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn check_entry(files: &dyn FileSystem, folder: NodeId, entry: &Entry, whole: bool, partition_len: u64) {
+fn check_entry(
+    files: &dyn FileSystem,
+    folder: NodeId,
+    entry: &Entry,
+    folders: Folders,
+    whole: bool,
+    partition_len: u64,
+) {
     let name = &entry.name;
     assert!(
         !matches!(&name[..], b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0),
         "{name:?} is a name"
     );
     let found = files.lookup(folder, name);
-    if whole {
+    if whole && folders == Folders::Names {
         assert!(matches!(found, Ok(Some(_))), "what is listed is found: {name:?}");
     }
-    let _ = (files.streams(entry.node), files.xattrs(entry.node), files.link_target(entry.node));
+    let _ = files.xattrs(entry.node);
+    for stream in files.streams(entry.node).unwrap_or_default() {
+        assert!(!stream.name.is_empty(), "a named stream has a name");
+        if let Ok(content) = files.open(entry.node, Some(&stream.name)) {
+            check_content(&*content, partition_len);
+        }
+    }
+    let target = files.link_target(entry.node);
     let Ok(attributes) = files.attributes(entry.node) else { return };
-    if let Some(kind) = entry.kind {
+    if let (NodeKind::Symlink, Ok(target)) = (attributes.kind, target) {
+        assert_eq!(u64::try_from(target.len()), Ok(attributes.len), "a link is as long as its target");
+    }
+    if let Some(kind) = entry.kind
+        && folders == Folders::Names
+    {
         assert_eq!(kind, attributes.kind, "the folder says what the node does");
     }
     if attributes.kind == NodeKind::File

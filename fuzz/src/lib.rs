@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod decompress;
 pub mod exfat_files;
 pub mod exfat_used;
 #[cfg(test)]
@@ -20,7 +21,10 @@ pub mod image_objects;
 pub mod iso9660;
 pub mod layout;
 pub mod lvm2;
+pub mod lznt1;
+pub mod lzx;
 pub mod mutate;
+pub mod ntfs_files;
 #[cfg(test)]
 mod ntfs_seed;
 pub mod ntfs_used;
@@ -32,3 +36,4 @@ pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
+pub mod xpress;

@@ -47,6 +47,9 @@ pub(crate) fn on_mutations(count: usize, run: impl Fn(&[u8])) {
     for _ in 0..count {
         let places = if random.below(4) == 0 { &others } else { &records };
         let range = places[random.below(places.len())].clone();
+        // Of what is long, mostly one sector.
+        let start = range.start + random.below(range.len()) / 512 * 512;
+        let range = if random.below(4) == 0 { range } else { start..(start + 512).min(range.end) };
         let before = image[range.clone()].to_vec();
         let len = range.len();
         mutate(&mut image[range.clone()], len, &mut random);
