@@ -8,6 +8,7 @@
 mod decompress;
 pub mod exfat_files;
 pub mod exfat_used;
+pub mod ext_files;
 #[cfg(test)]
 mod ext_seed;
 pub mod ext_used;

@@ -2,10 +2,17 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use imgfmt::filesystem::files::{Entry, FileSystem, NodeKind};
+use imgfmt::disk::{Disk, MemoryDisk};
+use imgfmt::filesystem::files::{Entry, FileSystem, NodeId, NodeKind};
+use imgfmt::source::FileDisk;
 
-use crate::tree_oracle::{Oracle, compare, open_files};
+use crate::ext::{as_root_python, make_empty, mount, work_folder};
+use crate::filesystem_oracle::open;
+use crate::tools::run;
+use crate::tree_oracle::{Oracle, compare, entries, find, open_files};
 
 /// What the kernel shows of ext beyond what the oracle compares: inode numbers, what folders say, and times of creation.
 fn extra(files: &dyn FileSystem, entry: &Entry, there: &Path) -> Vec<String> {
@@ -43,4 +50,149 @@ pub(crate) fn check(image: &Path, mounted: &Path) -> usize {
     let skip = |path: &Path| path == PathBuf::from("far");
     let oracle = Oracle { accessed: 1, all_xattrs: true, skip: &skip, extra: &extra, ..Oracle::default() };
     compare(&*open_files(image), mounted, &oracle)
+}
+
+/// Changes that reach the journal and not their places: names, attributes, files that take the blocks of deleted folders.
+const CHANGES: &str = "
+import os, random, shutil
+random.seed(9)
+for n in range(300): open(f'many/{n}', 'wb').write(random.randbytes(n * 7))
+# Not sync, which also writes what is in the journal to its place.
+os.fsync(os.open('many/299', os.O_RDONLY))
+for n in range(0, 300, 3): os.remove(f'many/{n}')
+shutil.rmtree('gone')
+# What was a directory, and is in the journal as one, becomes content: it must not be replayed.
+for n in range(60): open(f'taken{n}', 'wb').write(b'content' * 700)
+# The first bytes are the journal's magic number: blocks of content in the journal are escaped.
+open('magic', 'wb').write((b'\\xc0\\x3b\\x39\\x98' + b'm' * 4092) * 20)
+os.rename('many', 'renamed'); os.symlink('x' * 200, 'slow'); os.setxattr('magic', 'user.x', b'y' * 300)
+os.truncate('old', 100); os.chmod('old', 0o640)
+for name in os.listdir('.'):
+    if os.path.isfile(name): os.fsync(os.open(name, os.O_RDONLY))
+";
+
+/// Before them: files that are changed, and folders that give their blocks to others.
+const BEFORE: &str = "
+import os
+for name in ['many', 'gone']: os.mkdir(name)
+open('old', 'wb').write(b'o' * 50000)
+for n in range(40):
+    os.mkdir(f'gone/{n}')
+    for m in range(30): open(f'gone/{n}/a name that takes some room {m}', 'wb').close()
+";
+
+#[test]
+fn a_journal_that_was_not_replayed_is_replayed_in_memory() {
+    for (options, mount_options) in [
+        ("-t ext4", "noatime"),
+        ("-t ext3 -b 1024", "noatime"),
+        ("-t ext4 -b 1024 -O ^64bit,^metadata_csum", "noatime,journal_checksum"),
+        ("-t ext4 -b 4096", "noatime,data=journal"),
+        ("-t ext3 -b 4096", "noatime,data=journal"),
+    ] {
+        let folder = work_folder();
+        let image = make_empty(folder.path(), options, 64);
+        let mounted = mount(folder.path(), &image, "noatime");
+        as_root_python(&mounted.path, BEFORE);
+        drop(mounted);
+        let mounted = mount(folder.path(), &image, mount_options);
+        as_root_python(&mounted.path, CHANGES);
+        let (copy, theirs) = (folder.path().join("copy.img"), folder.path().join("theirs.img"));
+        std::fs::copy(&image, &copy).unwrap();
+        drop(mounted);
+        std::fs::copy(&copy, &theirs).unwrap();
+        let doubts = open(&copy).doubts().unwrap();
+        assert!(doubts.iter().any(|doubt| doubt.contains("holds changes")), "{options}: {doubts:?}");
+        // The driver replays for good.
+        let mounted = mount(&folder.path().join("theirs"), &theirs, "noatime");
+        let before = std::fs::read(&copy).unwrap();
+        assert!(check(&copy, &mounted.path) > 250, "{options}");
+        assert!(before == std::fs::read(&copy).unwrap(), "nothing is written");
+        // Without the journal, another tree is there: the replay is what made them equal.
+        let off = folder.path().join("off.img");
+        std::fs::copy(&copy, &off).unwrap();
+        run("debugfs", ["-w", "-R", "feature -needs_recovery", off.to_str().unwrap()]);
+        let unreplayed = std::panic::catch_unwind(|| check(&off, &mounted.path));
+        assert!(unreplayed.is_err(), "{options}: the journal held nothing");
+    }
+}
+
+#[test]
+fn damage_in_a_journal_is_an_error() {
+    let folder = work_folder();
+    let image = make_empty(folder.path(), "-t ext4 -b 1024", 32);
+    let mounted = mount(folder.path(), &image, "noatime");
+    as_root_python(
+        &mounted.path,
+        "import os\nfor n in range(50): os.mkdir(f'{n}')\nos.fsync(os.open('0', os.O_RDONLY))",
+    );
+    let mut bytes = std::fs::read(&image).unwrap();
+    drop(mounted);
+    // The first descriptor of the log, which follows the superblock of the journal.
+    let magic = [0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, 1];
+    let at = (0..bytes.len()).step_by(1024).find(|at| bytes[*at..].starts_with(&magic)).unwrap();
+    bytes[at + 1024 + 100] ^= 1;
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes.clone()));
+    let error = imgfmt::filesystem::open_files(&disk).unwrap_err().to_string();
+    assert!(error.contains("journal block") && error.contains("checksum"), "{error}");
+    bytes[at + 1024 + 100] ^= 1;
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
+    assert_eq!(entries(&*imgfmt::filesystem::open_files(&disk).unwrap().unwrap(), NodeId(2)).len(), 51);
+}
+
+#[test]
+fn names_are_found_by_every_hash() {
+    for (version, flags) in [("legacy", 1), ("half_md4", 1), ("tea", 1), ("legacy", 2), ("half_md4", 2), ("tea", 2)] {
+        let folder = work_folder();
+        let image = make_empty(folder.path(), "-t ext4 -b 1024 -N 3000", 32);
+        for request in [format!("ssv def_hash_version {version}"), format!("ssv flags {flags}")] {
+            run("debugfs", ["-w", "-R", &request, image.to_str().unwrap()]);
+        }
+        let mounted = mount(folder.path(), &image, "noatime");
+        // Long names, so that the tree has two levels of nodes; bytes above 0x7f, which the hashes take in two ways.
+        let fill = "
+import os
+os.mkdir('many')
+for n in range(2000): open(b'many/' + bytes([n % 256 or 1]).replace(b'/', b'x') * 7 + b'%d' % n + b'\\xe4\\xff' * 100, 'wb').close()
+";
+        as_root_python(&mounted.path, fill);
+        drop(mounted);
+        let mounted = mount(folder.path(), &image, "ro");
+        assert_eq!(check(&image, &mounted.path), 2002, "{version} {flags}");
+        // By the hash alone: what one look-up reads is a small part of the folder.
+        let files = open_files(&image);
+        let many = find(&*files, "many");
+        let name = entries(&*files, many)[1500].name.clone();
+        let counted = Arc::new(Counted { below: FileDisk::open(&image, 512).unwrap(), read: AtomicU64::new(0) });
+        let disk: Arc<dyn Disk> = Arc::clone(&counted) as Arc<dyn Disk>;
+        let files = imgfmt::filesystem::open_files(&disk).unwrap().unwrap();
+        files.attributes(many).unwrap();
+        let before = counted.read.load(Ordering::Relaxed);
+        assert!(files.lookup(many, &name).unwrap().is_some());
+        let read = counted.read.load(Ordering::Relaxed) - before;
+        assert!(read <= 8 * 1024, "{version} {flags}: {read} bytes for one name");
+        assert!(files.lookup(many, b"not there").unwrap().is_none());
+    }
+}
+
+/// Counts what is read.
+struct Counted {
+    below: FileDisk,
+    read: AtomicU64,
+}
+
+impl Disk for Counted {
+    fn len(&self) -> u64 {
+        self.below.len()
+    }
+    fn sector_size(&self) -> u32 {
+        self.below.sector_size()
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> imgfmt::Result<()> {
+        self.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        self.below.read_at(buf, offset)
+    }
+    fn extent_at(&self, offset: u64) -> imgfmt::Result<imgfmt::Extent> {
+        self.below.extent_at(offset)
+    }
 }

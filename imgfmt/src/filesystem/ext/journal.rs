@@ -26,7 +26,6 @@ mod block_type {
 
 /// Incompatible features, and a compatible one.
 mod feature {
-    pub(super) const REVOKE: u32 = 0x1;
     pub(super) const BIT64: u32 = 0x2;
     pub(super) const ASYNC_COMMIT: u32 = 0x4;
     pub(super) const CSUM_V2: u32 = 0x8;
@@ -341,9 +340,7 @@ impl<'a> Journal<'a> {
     }
 
     fn revoke(&self, block: &[u8], revoked: &mut Vec<u64>) -> Result<(), &'static str> {
-        if self.incompat & feature::REVOKE == 0 {
-            return Err("it revokes blocks, which its superblock does not know");
-        }
+        // Whether the superblock knows the feature does not count: the driver may log a revoke block before it writes the flag.
         let end = usize::try_from(be32(block, HEADER).unwrap_or(0)).unwrap_or(usize::MAX);
         let tail = if self.has_block_checksums() { 4 } else { 0 };
         let records = block.get(HEADER.saturating_add(4)..end).filter(|_| end <= block.len().saturating_sub(tail));
