@@ -23,4 +23,5 @@ mod restore;
 mod second_reader;
 mod surface;
 mod targets;
+mod unreadable;
 mod volumes;
