@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes ext2.img.zst and ext4.img.zst, the seeds of the ext targets, with everything that the reader reads. Needs root.
+# Makes ext2.img.zst, ext4.img.zst and ext4-journal.img.zst, the seeds of the ext targets, with everything that the reader reads. Needs root.
 # A new seed is no better than the committed one; the recipe says what is in it.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -43,8 +43,31 @@ mount -t ext4 -o loop "$work/ext4.img" "$work/m"
     python3 -c "import os; os.setxattr('inline', 'user.value in an inode', b'w' * 3000)"
 )
 umount "$work/m"
+
+# The copy of a mounted filesystem: what changed last is in its journal alone, escaped blocks among it.
+truncate -s 3M "$work/journal.img"
+mke2fs -q -F -t ext4 -b 1024 -N 64 -J size=1 -O ^metadata_csum "$work/journal.img"
+mount -t ext4 -o loop "$work/journal.img" "$work/m"
+umount "$work/m"
+mount -t ext4 -o loop,data=journal "$work/journal.img" "$work/m"
+python3 - "$work/m" <<'END'
+import os, shutil, sys
+os.chdir(sys.argv[1])
+os.mkdir('many'); os.mkdir('gone')
+for n in range(30): open(f'gone/a name of some length {n}', 'wb').close()
+os.fsync(os.open('gone', os.O_RDONLY))
+for n in range(20): open(f'many/{n}', 'wb').write(b'%d' % n)
+shutil.rmtree('gone')
+for n in range(8): open(f'taken{n}', 'wb').write(b'content' * 200)
+open('magic', 'wb').write((b'\xc0\x3b\x39\x98' + b'm' * 1020) * 3)
+for name in ['many/0', 'magic']: os.fsync(os.open(name, os.O_RDONLY))
+END
+cp "$work/journal.img" "$work/ext4-journal.img"
+umount "$work/m"
+zstd -q -19 -f "$work/ext4-journal.img" -o ext4-journal.img.zst
+
 for image in ext2 ext4; do
     e2fsck -fn "$work/$image.img" >/dev/null
     zstd -q -19 -f "$work/$image.img" -o $image.img.zst
 done
-ls -l ext2.img.zst ext4.img.zst
+ls -l ext2.img.zst ext4.img.zst ext4-journal.img.zst

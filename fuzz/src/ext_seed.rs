@@ -20,6 +20,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     vec![
         unpack(include_bytes!("../seeds/ext2.img.zst"), 1 << 20),
         unpack(include_bytes!("../seeds/ext4.img.zst"), 5 << 20),
+        // Its newest state is in its journal.
+        unpack(include_bytes!("../seeds/ext4-journal.img.zst"), 3 << 20),
     ]
 }
 

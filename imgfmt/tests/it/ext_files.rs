@@ -11,8 +11,8 @@ use imgfmt::source::FileDisk;
 
 use crate::ext::{as_root_python, make_empty, mount, work_folder};
 use crate::filesystem_oracle::open;
-use crate::tools::run;
-use crate::tree_oracle::{Oracle, compare, entries, find, open_files};
+use crate::tools::{as_root, run};
+use crate::tree_oracle::{Oracle, bytes_of, compare, entries, find, open_files};
 
 /// What the kernel shows of ext beyond what the oracle compares: inode numbers, what folders say, and times of creation.
 fn extra(files: &dyn FileSystem, entry: &Entry, there: &Path) -> Vec<String> {
@@ -195,4 +195,96 @@ impl Disk for Counted {
     fn extent_at(&self, offset: u64) -> imgfmt::Result<imgfmt::Extent> {
         self.below.extent_at(offset)
     }
+}
+
+/// Makes an encrypted folder with a key that is forgotten at the end of the mount.
+const ENCRYPTED: &str = "
+import fcntl, os, struct
+os.mkdir('secret')
+mounted = os.open('.', os.O_RDONLY)
+# FS_IOC_ADD_ENCRYPTION_KEY with a raw key of 64 bytes, which is known by its identifier (2).
+key = bytearray(struct.pack('<II32sII32s', 2, 0, b'', 64, 0, b'') + bytes(range(64)))
+fcntl.ioctl(mounted, 0xc0506617, key)
+# FS_IOC_SET_ENCRYPTION_POLICY of version 2: AES-256-XTS, AES-256-CTS, names padded to 32 bytes.
+policy = struct.pack('<BBBBB3s16s', 2, 1, 4, 3, 0, b'', bytes(key[8:24]))
+fcntl.ioctl(os.open('secret', os.O_RDONLY), 0x800c6613, policy)
+open('secret/file', 'wb').write(b'hidden' * 1000)
+os.symlink('somewhere', 'secret/link')
+print(os.stat('secret/file').st_ino, os.lstat('secret/link').st_ino)
+";
+
+#[test]
+fn what_is_encrypted_is_unsupported_by_name() {
+    let folder = work_folder();
+    let image = make_empty(folder.path(), "-t ext4 -b 4096 -O encrypt", 32);
+    let mounted = mount(folder.path(), &image, "rw");
+    let script = format!("import os\nos.chdir('{}')\n{ENCRYPTED}", mounted.path.display());
+    let printed = String::from_utf8(as_root("python3", ["-c", &script]).stdout).unwrap();
+    let inodes: Vec<u64> = printed.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    drop(mounted);
+    let files = open_files(&image);
+    let secret = find(&*files, "secret");
+    let is_named = |error: imgfmt::Error| {
+        assert!(
+            matches!(error, imgfmt::Error::Unsupported { .. }) && error.to_string().contains("encrypted"),
+            "{error}"
+        );
+    };
+    assert_eq!(files.attributes(secret).unwrap().kind, NodeKind::Folder);
+    is_named(files.list(secret, &mut |_| std::ops::ControlFlow::Continue(())).unwrap_err());
+    is_named(files.lookup(secret, b"file").unwrap_err());
+    assert_eq!(files.attributes(NodeId(inodes[0])).unwrap().len, 6000);
+    is_named(files.open(NodeId(inodes[0]), None).unwrap_err());
+    is_named(files.link_target(NodeId(inodes[1])).unwrap_err());
+    // What is used does not hang on keys.
+    assert!(open(&image).doubts().unwrap().is_empty());
+}
+
+#[test]
+fn names_in_folders_without_case_are_found_as_they_are_stored() {
+    let folder = work_folder();
+    let tree = folder.path().join("tree");
+    std::fs::create_dir_all(tree.join("folded")).unwrap();
+    std::fs::write(tree.join("folded/Name"), "content").unwrap();
+    let image = make_empty(folder.path(), &format!("-t ext4 -O casefold -d {}", tree.display()), 32);
+    run("debugfs", ["-w", "-R", "set_inode_field /folded flags 0x40080000", image.to_str().unwrap()]);
+    let files = open_files(&image);
+    let folded = find(&*files, "folded");
+    assert_eq!(entries(&*files, folded).len(), 1);
+    let found = files.lookup(folded, b"Name").unwrap().unwrap();
+    assert_eq!(bytes_of(&*files.open(found.node, None).unwrap()), b"content");
+}
+
+#[test]
+fn journals_that_cannot_be_replayed_are_named() {
+    let folder = work_folder();
+    let unsupported = |image: &Path, feature: &str| {
+        let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(image, 512).unwrap());
+        let error = imgfmt::filesystem::open_files(&disk).unwrap_err();
+        assert!(matches!(error, imgfmt::Error::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains(feature), "{error}");
+    };
+    let image = make_empty(folder.path(), "-t ext4", 32);
+    for request in ["feature needs_recovery", "ssv journal_inum 0"] {
+        run("debugfs", ["-w", "-R", request, image.to_str().unwrap()]);
+    }
+    unsupported(&image, "another device");
+    // Changes that only fast commits hold.
+    let image = make_empty(folder.path(), "-t ext4 -b 4096 -O fast_commit", 64);
+    let mounted = mount(folder.path(), &image, "noatime");
+    let script = "
+import os
+for n in range(5):
+    file = os.open('file', os.O_CREAT | os.O_WRONLY | os.O_APPEND); os.write(file, b'x' * 5000); os.fsync(file)
+";
+    as_root_python(&mounted.path, script);
+    let copy = folder.path().join("copy.img");
+    std::fs::copy(&image, &copy).unwrap();
+    drop(mounted);
+    unsupported(&copy, "fast commits");
+    assert!(entries(&*open_files(&image), NodeId(2)).iter().any(|entry| entry.name == b"file"));
+    // A feature that no driver knows.
+    let image = make_empty(folder.path(), "-t ext4", 32);
+    run("debugfs", ["-w", "-R", "feature FEATURE_I31", image.to_str().unwrap()]);
+    unsupported(&image, "feature 0x80000000");
 }
