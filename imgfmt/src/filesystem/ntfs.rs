@@ -2,7 +2,7 @@
 //!
 //! Layers, from the bytes upwards: [`boot`] the boot sector, [`record`] MFT records and their attributes, [`runs`] run lists, [`volume`] finds
 //! records, [`attribute`] joins the pieces of a file's attributes. On these, [`used`] answers the questions of
-//! [`UsedBlocks`](crate::filesystem::UsedBlocks), and `files` those of [`FileSystem`](crate::filesystem::files::FileSystem): with `index` for
+//! [`UsedBlocks`], and `files` those of [`FileSystem`](crate::filesystem::files::FileSystem): with `index` for
 //! folders, `content`, `compressed` and `wof` for the bytes of streams, `reparse` for links, `security`, `ea` and `xattrs` for the rest.
 //! [`lznt1`], [`xpress`] and [`lzx`] decompress.
 //!
