@@ -10,8 +10,8 @@ use imgfmt::filesystem::files::{Entry, FileSystem, NodeId, NodeKind};
 use imgfmt::source::FileDisk;
 
 use crate::ext::{as_root_python, make_empty, mount, work_folder};
-use crate::filesystem_oracle::open;
-use crate::tools::{as_root, run};
+use crate::filesystem_oracle::{check_clean, open};
+use crate::tools::{as_root, run, run_any_status};
 use crate::tree_oracle::{Oracle, bytes_of, compare, entries, find, open_files};
 
 /// What the kernel shows of ext beyond what the oracle compares: inode numbers, what folders say, and times of creation.
@@ -287,4 +287,57 @@ for n in range(5):
     let image = make_empty(folder.path(), "-t ext4", 32);
     run("debugfs", ["-w", "-R", "feature FEATURE_I31", image.to_str().unwrap()]);
     unsupported(&image, "feature 0x80000000");
+}
+
+#[test]
+fn journals_of_every_version_are_replayed_as_the_checker_replays_them() {
+    for (features, version) in [
+        ("metadata_csum,64bit", 2),
+        ("metadata_csum,^64bit", 2),
+        ("metadata_csum,^64bit", 3),
+        ("metadata_csum,64bit", 3),
+    ] {
+        let folder = work_folder();
+        let path = |name: &str| folder.path().join(name);
+        for (name, letter) in [("old", b'o'), ("first", b'1'), ("second", b'2')] {
+            std::fs::write(path(name), vec![letter; 2048]).unwrap();
+        }
+        let image = make_empty(folder.path(), &format!("-t ext4 -b 1024 -O {features}"), 32);
+        let text = image.to_str().unwrap();
+        run("debugfs", ["-w", "-R", &format!("write {} file", path("old").display()), text]);
+        let blocks = run("debugfs", ["-R", "blocks /file", text]).stdout;
+        let blocks: Vec<u64> =
+            String::from_utf8(blocks).unwrap().split_whitespace().map(|block| block.parse().unwrap()).collect();
+        let [a, b] = blocks[..] else { panic!("{blocks:?}") };
+        // Both blocks; then the second is revoked, and the first written again.
+        let commands = format!(
+            "jo -c -v {version}\njw -b {a},{b} {}\njw -r {b}\njw -b {a} {}\njc\n",
+            path("first").display(),
+            path("second").display()
+        );
+        std::fs::write(path("commands"), commands).unwrap();
+        run("debugfs", ["-w", "-f", path("commands").to_str().unwrap(), text]);
+        assert!(open(&image).doubts().unwrap().iter().any(|doubt| doubt.contains("holds changes")));
+        let ours = bytes_of(&*open_files(&image).open(find(&*open_files(&image), "file"), None).unwrap());
+        let expected = [[b'2'; 1024], [b'o'; 1024]].concat();
+        assert_eq!(ours, expected, "{features} {version}");
+        run_any_status("e2fsck", ["-fy", text]);
+        assert_eq!(run("debugfs", ["-R", "cat /file", text]).stdout, expected, "{features} {version}");
+    }
+}
+
+/// A tree as systems have it; long, so asked for by `HIKAE_LONG=1`, and otherwise a part of it.
+#[test]
+fn a_tree_of_a_real_system_is_what_the_kernel_shows() {
+    let is_long = std::env::var_os("HIKAE_LONG").is_some();
+    let (tree, mib, least) = if is_long { ("/usr/share", 4 << 10, 5000) } else { ("/usr/sbin", 512, 50) };
+    let folder = if is_long { tempfile::tempdir().unwrap() } else { work_folder() };
+    let image = make_empty(folder.path(), "-t ext4 -b 4096", mib);
+    let mounted = mount(folder.path(), &image, "noatime");
+    as_root("cp", ["-a", "--sparse=always", tree, mounted.path.to_str().unwrap()]);
+    drop(mounted);
+    check_clean(&image);
+    let mounted = mount(folder.path(), &image, "ro");
+    let nodes = check(&image, &mounted.path);
+    assert!(nodes >= least, "{nodes} nodes of {tree}");
 }
