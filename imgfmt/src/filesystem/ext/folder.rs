@@ -10,7 +10,7 @@ use crate::filesystem::ext::directory::{Entries, RawEntry, check_block};
 use crate::filesystem::ext::hash::{Hash, hash};
 use crate::filesystem::ext::inode::{Inode, flag};
 use crate::filesystem::ext::map::Piece;
-use crate::filesystem::ext::superblock::incompat;
+use crate::filesystem::ext::superblock::{compat, incompat};
 use crate::filesystem::ext::volume::Volume;
 use crate::filesystem::ext::xattr;
 
@@ -104,7 +104,8 @@ impl Volume {
     /// entries otherwise.
     pub fn find(&self, folder: &Inode, name: &[u8]) -> Result<Option<(u32, u8)>> {
         // Of a folder without case, the hash is that of another name.
-        let by_hash = folder.has(flag::INDEX) && !folder.has(flag::CASEFOLD | flag::INLINE_DATA);
+        let has_tree = folder.has(flag::INDEX) && self.superblock.compat & compat::DIR_INDEX != 0;
+        let by_hash = has_tree && !folder.has(flag::CASEFOLD | flag::INLINE_DATA);
         if by_hash && let Ok(Some(found)) = self.find_by_hash(folder, name) {
             return Ok(found);
         }

@@ -19,6 +19,8 @@ pub mod compat {
     pub const HAS_JOURNAL: u32 = 0x4;
     /// Blocks are reserved for more group descriptors.
     pub const RESIZE_INODE: u32 = 0x10;
+    /// Large directories have hash trees; without it, what is left of one may be out of date.
+    pub const DIR_INDEX: u32 = 0x20;
     /// Backups of the superblock in two groups only.
     pub const SPARSE_SUPER2: u32 = 0x200;
     /// A log of small changes follows the journal.
