@@ -14,6 +14,7 @@ mod cost;
 mod crafted;
 mod crash;
 mod disks;
+mod files;
 mod formats;
 mod machine;
 mod mount;

@@ -157,3 +157,29 @@ fn exfat_is_seen_as_its_driver_sees_it() {
     assert_eq!(fs::read(served.dir.join("p1/upper.txt")).unwrap(), b"z\n");
     assert_eq!(*served.log.lock().unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn ext4_is_seen_as_the_kernel_sees_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk.img");
+    shell(folder.path(), "truncate -s 96M disk.img; mke2fs -q -F -t ext4 disk.img");
+    {
+        let theirs = Theirs::new(folder.path(), &image, &["mount", "-o", "loop"]);
+        let tree = "
+            mkdir -p many deep/a/b/c; for n in $(seq 1500); do echo file $n > many/a-rather-long-name-of-a-file-$n; done
+            head -c 3000000 /dev/urandom > big; ln big hard; ln -s deep/a link; ln -s /nowhere/at/all dangling; echo x > deep/a/b/c/file
+            truncate -s 30M sparse; head -c 5000 /dev/urandom | dd of=sparse bs=1M seek=20 conv=notrunc status=none
+            setfattr -n user.note -v kept big; setfacl -m u:1234:rw,g:77:r,m:rw big; setfacl -d -m u:9:rwx deep
+            chown 1000:100 many; chmod 4750 hard; mknod null c 1 3; mkfifo pipe; touch -d '1999-12-31 23:59:59.123456789 UTC' empty
+        ";
+        shell(&theirs.0, tree);
+    }
+    let served = ours(folder.path(), &image);
+    let theirs = Theirs::new(folder.path(), &image, &["mount", "-o", "loop,ro"]);
+    // What fsck puts into lost+found only root sees; both show it.
+    let told = compare(&served.dir.join("p1"), &theirs.0, &["--xattrs", "user.,system.posix_acl"]);
+    assert!(told.starts_with("0 differences in 6 folders, 1505 files, 4 others"), "{told}");
+    let acl = |root: &Path| run("getfacl", &["-cp", root.join("big").to_str().unwrap()]).stdout;
+    assert_eq!(acl(&served.dir.join("p1")), acl(&theirs.0));
+    assert_eq!(*served.log.lock().unwrap(), Vec::<String>::new());
+}
