@@ -36,13 +36,18 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
+    /// The same, but a run that was stopped on request says what is left of it.
+    pub(crate) fn if_stopped(self, left: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Library(Error::Cancelled) => Self::Failed(format!("stopped on request; {}", left())),
+            failure => failure,
+        }
+    }
+
     /// The sentence for the user.
     pub(crate) fn message(&self) -> String {
         let text = match self {
-            Self::Library(Error::Cancelled) => {
-                "stopped on request; nothing of this run is visible, and a new capture reuses what was written"
-                    .to_owned()
-            }
+            Self::Library(Error::Cancelled) => "stopped on request".to_owned(),
             Self::Library(error) => full_message(error),
             Self::WrongUse(text) | Self::Refused(text) | Self::Failed(text) => text.clone(),
         };

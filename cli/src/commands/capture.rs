@@ -97,7 +97,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if !arguments.ignore_space {
         guard_space(&source, &*store, options.plan)?;
     }
-    let captured = with_progress(arguments.threads, |run| Ok(capture(&source, Arc::clone(&store), &options, run)?))?;
+    let captured = with_progress(arguments.threads, |run| Ok(capture(&source, Arc::clone(&store), &options, run)?));
+    let captured = captured.map_err(|failure| {
+        failure.if_stopped(|| "nothing of this run is visible, and a new capture reuses what was written".into())
+    })?;
     report(arguments, &*store, &captured);
     Ok(if captured.bad.is_empty() { DONE } else { FOUND })
 }

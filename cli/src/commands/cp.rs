@@ -161,10 +161,16 @@ fn copy_one(
     }
     crate::system::allow_many_open_files();
     let confirm = |names: &[String]| arguments.yes || ask(names);
-    with_progress(arguments.threads, |run| {
+    let copied = with_progress(arguments.threads, |run| {
         run.progress.begin("copying", 0);
         let copied = extract(&opened.tree, found.resolved.node, &path, &folder, &name, options, &confirm, run)?;
         Ok(copied)
+    });
+    copied.map_err(|failure| {
+        failure.if_stopped(|| {
+            "files that have their names are whole, folders do not have their times and rights yet; go on with --update"
+                .into()
+        })
     })
 }
 

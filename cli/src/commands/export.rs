@@ -64,7 +64,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         run.progress.begin("exporting", disk.len());
         let copied = copy(disk, &target, CopyOptions::default(), run)?;
         Ok(copied)
-    })?;
+    });
+    let copied =
+        copied.map_err(|failure| failure.if_stopped(|| format!("{} is as it was", arguments.out.display())))?;
     Box::new(target).finish()?;
     if arguments.json {
         let report = json!({"out": arguments.out.display().to_string(), "generation": from.generation,

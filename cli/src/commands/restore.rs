@@ -201,10 +201,7 @@ fn to_file(arguments: &Arguments, image: &Path, target: &Path) -> Result<u8, Fai
         run.progress.begin("restoring", disk.len());
         Ok(copy(disk, &*file, CopyOptions { wipe: arguments.wipe }, run)?)
     });
-    let copied = copied.map_err(|failure| match failure {
-        Failure::Library(Error::Cancelled) => Failure::Failed(format!("stopped on request; {path} is as it was")),
-        failure => failure,
-    })?;
+    let copied = copied.map_err(|failure| failure.if_stopped(|| format!("{path} is as it was")))?;
     file.finish()?;
     let verified = if arguments.verify { read_back(arguments, disk, target)? } else { 0 };
     if arguments.json {
