@@ -10,7 +10,7 @@ use crate::engine::Cancel;
 use crate::error::{Error, Result};
 use crate::extract::folder::{Folder, NewFile, apply_to_file};
 use crate::extract::metadata::Metadata;
-use crate::extract::name::target_name;
+use crate::extract::name::stream_file_name;
 use crate::extract::{ExtractOptions, Streams, is_fatal};
 use crate::filesystem::files::{Attributes, Content, FileSystem, NodeId, NodeKind, Xattr};
 use crate::image::reader::full_message;
@@ -317,8 +317,7 @@ fn streams(
             metadata.xattrs.push(Xattr { name: [b"user.", stream.name.as_slice()].concat(), value });
             continue;
         }
-        let full = [name.as_encoded_bytes(), b":", stream.name.as_slice()].concat();
-        let Some((stream_name, phrase)) = target_name(&full) else {
+        let Some((stream_name, phrase)) = stream_file_name(name, &stream.name) else {
             notes.push(format!("stream {text} has a name that is not safe to make here"));
             left_out = left_out.saturating_add(1);
             continue;

@@ -1,6 +1,6 @@
 //! The end of an extraction: hard links, removals, and the metadata of folders, which every file in them would change.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -65,14 +65,11 @@ impl Later {
         Ok(())
     }
 
-    /// Finds what the source does not have in a folder of the target.
-    pub(crate) fn find_extra(&mut self, folder: &Folder, place: &[OsString], taken: &HashSet<OsString>) -> Result<()> {
-        for (name, is_folder) in folder.entries()? {
-            if !taken.contains(&name) {
-                self.extra.push(((place.to_vec(), name), is_folder));
-            }
-        }
-        Ok(())
+    /// Remembers what the source does not have in a folder of the target.
+    pub(crate) fn keep_extra(&mut self, place: &[OsString], extra: HashMap<OsString, bool>) {
+        let mut extra: Vec<_> = extra.into_iter().collect();
+        extra.sort_unstable();
+        self.extra.extend(extra.into_iter().map(|(name, is_folder)| ((place.to_vec(), name), is_folder)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Names as the target can have them.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use crate::extract::folder::{MAX_NAME, representable, to_os};
 use crate::image::id::Id;
@@ -37,6 +37,11 @@ pub(crate) fn target_name(name: &[u8]) -> Option<(OsString, Option<String>)> {
     };
     let phrase = format!("{phrase}: it is called {short:?}");
     Some((to_os(short.as_bytes()), Some(phrase)))
+}
+
+/// The name of the file that a named stream becomes, beside the file `name` that it belongs to; as [`target_name`].
+pub(crate) fn stream_file_name(name: &OsStr, stream: &[u8]) -> Option<(OsString, Option<String>)> {
+    target_name(&[name.as_encoded_bytes(), b":", stream].concat())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The walk through the source: makes folders in the target and hands out what is to be copied.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::extract::copy::{Begun, Job, LARGE, PIECE};
 use crate::extract::finish::Later;
 use crate::extract::folder::Folder;
 use crate::extract::metadata::Metadata;
-use crate::extract::name::target_name;
-use crate::extract::{ExtractOptions, is_fatal};
+use crate::extract::name::{stream_file_name, target_name};
+use crate::extract::{ExtractOptions, Streams, is_fatal};
 use crate::filesystem::files::{Attributes, Entry, FileSystem, NodeId, NodeKind};
 use crate::image::reader::full_message;
 
@@ -31,6 +31,17 @@ struct Frame {
     entries: Vec<Entry>,
     /// Names in the target that the source has.
     taken: HashSet<OsString>,
+    /// Names that were in the target before anything was copied into it and that the source was not seen to have, with
+    /// whether each is a folder. Listed ahead of the copies, whose unfinished files would be among them.
+    extra: HashMap<OsString, bool>,
+}
+
+impl Frame {
+    /// Claims a name for something of the source. Returns false where it is taken already.
+    fn claim(&mut self, name: &OsStr) -> bool {
+        self.extra.remove(name);
+        self.taken.insert(name.to_owned())
+    }
 }
 
 /// A large file whose pieces are handed out.
@@ -63,6 +74,7 @@ impl<'a> Walk<'a> {
             path: String::new(),
             entries: Vec::new(),
             taken: HashSet::new(),
+            extra: HashMap::new(),
         };
         Self {
             files,
@@ -108,10 +120,7 @@ impl<'a> Walk<'a> {
                 }
                 None => {
                     let frame = self.frames.pop().expect("there was one");
-                    // The target folder itself is never cleaned: only what is below what was asked for.
-                    if self.options.delete && !frame.place.is_empty() {
-                        self.later.find_extra(&frame.folder, &frame.place, &frame.taken)?;
-                    }
+                    self.later.keep_extra(&frame.place, frame.extra);
                 }
             }
         }
@@ -136,7 +145,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         };
         let frame = self.frames.last_mut().expect("the folder that is being walked");
-        if !frame.taken.insert(name.clone()) {
+        if !frame.claim(&name) {
             self.later.report.problem(&path, "another file has this name here already");
             return Ok(());
         }
@@ -181,8 +190,8 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let parent = self.frames.last().expect("the folder that is being walked");
-        let folder = match parent.folder.make_subfolder(&name) {
-            Ok((folder, _)) => Arc::new(folder),
+        let (folder, made) = match parent.folder.make_subfolder(&name) {
+            Ok((folder, made)) => (Arc::new(folder), made),
             Err(error) if is_fatal(&error) => return Err(error),
             Err(error) => {
                 report.problem(&path, full_message(&error));
@@ -205,12 +214,22 @@ impl<'a> Walk<'a> {
             Err(error) => report.problem(&path, full_message(&error)),
         }
         entries.reverse();
-        self.frames.push(Frame { folder, place, path, entries, taken: HashSet::new() });
+        // The target folder itself is never cleaned: only what is below what was asked for.
+        let extra = if self.options.delete && !made { folder.entries()?.into_iter().collect() } else { HashMap::new() };
+        self.frames.push(Frame { folder, place, path, entries, taken: HashSet::new(), extra });
         Ok(())
     }
 
     fn file(&mut self, node: NodeId, attributes: Attributes, name: OsString, path: String) -> Result<()> {
-        let frame = self.frames.last().expect("the folder that is being walked");
+        let frame = self.frames.last_mut().expect("the folder that is being walked");
+        if self.options.delete && self.options.streams == Streams::AsFiles {
+            // A list that cannot be read is told by the copy of the file, and then nothing is removed.
+            for stream in self.files.streams(node).unwrap_or_default() {
+                if let Some((name, _)) = stream_file_name(&name, &stream.name) {
+                    frame.claim(&name);
+                }
+            }
+        }
         if attributes.links > 1 {
             match self.first_names.get(&node) {
                 Some(first) => {

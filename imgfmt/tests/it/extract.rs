@@ -402,3 +402,28 @@ fn an_update_writes_what_differs_and_delete_removes_what_is_gone() {
     assert!(out.join("stray").exists());
     told(&report, "", "nothing was removed");
 }
+
+#[test]
+fn nothing_that_a_run_is_still_writing_counts_as_gone_from_the_source() {
+    let target = tempfile::tempdir().unwrap();
+    let mut model = Model::default();
+    model.folder(0, b"", 1);
+    for folder in 100..200 {
+        model.folder(1, folder.to_string().as_bytes(), folder);
+        for file in 0..8 {
+            let node = folder * 100 + file;
+            let file = model.file(folder, node.to_string().as_bytes(), node, &vec![1; 20_000]);
+            file.streams.push(("side", b"aside".to_vec()));
+        }
+    }
+    let options = ExtractOptions { delete: true, streams: Streams::AsFiles, ..EVERYTHING };
+    for _ in 0..2 {
+        let report = run(&model, target.path(), &options).unwrap();
+        assert_eq!((report.files, report.removed, report.problem_count), (800, 0, 0), "{:?}", report.problems);
+    }
+    // A stream that the source no longer has goes, its file stays.
+    model.0.get_mut(&10_000).unwrap().streams.clear();
+    assert_eq!(run(&model, target.path(), &options).unwrap().removed, 1);
+    let out = target.path().join("out/100");
+    assert!(out.join("10000").exists() && !out.join("10000:side").exists() && out.join("10001:side").exists());
+}
