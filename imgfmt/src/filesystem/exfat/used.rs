@@ -1,10 +1,10 @@
 //! Which clusters are used: by the allocation bitmap, and by what the directories reach.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::filesystem::chain::all::{Chains, Owner};
+use crate::filesystem::chain::search::{self, Met};
 use crate::filesystem::exfat::boot::flag;
 use crate::filesystem::exfat::directory::{Allocation, File, Item, table_checksum};
 use crate::filesystem::exfat::volume::Volume;
@@ -14,8 +14,6 @@ use crate::ranges::RangeSet;
 
 /// Directories that wait to be walked, at the most: 384 MiB of them.
 const MAX_PENDING: usize = 16 << 20;
-/// Directories that are looked through for a path.
-const MAX_DIRECTORIES: usize = 1 << 20;
 /// Bytes of the longest up-case table: two for each of 65536 units, once over for ranges that are compressed badly.
 const MAX_UPCASE: u64 = 4 * 65536;
 /// What owns a chain.
@@ -124,48 +122,20 @@ impl Volume {
 
     /// Looks through all directories for the set at byte `owner`.
     fn find_path(&self, owner: u64) -> Result<Option<String>> {
-        // Directories that were found: name, which of these it lies in, place.
-        let mut directories = vec![(String::new(), 0_usize, self.root())];
-        let mut seen = HashSet::new();
-        let mut next = 0;
-        while let Some((_, _, directory)) = directories.get(next).cloned() {
-            let mut hit = None;
-            let name = |file: &File| String::from_utf8_lossy(&utf16::to_wtf8(&file.name)).into_owned();
+        let name = |file: &File| String::from_utf8_lossy(&utf16::to_wtf8(&file.name)).into_owned();
+        search::find_path(self.root(), &mut |directory, met| {
             self.scan(directory, &mut |place, item| {
-                match &item {
-                    _ if place == owner => {
-                        hit = Some(match &item {
-                            Item::File(file) => name(file),
-                            Item::Bitmap { .. } => "allocation bitmap".into(),
-                            Item::Upcase { .. } => "up-case table".into(),
-                            _ => return Ok(ControlFlow::Break(())),
-                        });
-                        return Ok(ControlFlow::Break(()));
+                Ok(match &item {
+                    Item::File(file) if place == owner => met(Met::Wanted(name(file))),
+                    Item::Bitmap { .. } if place == owner => met(Met::Wanted("allocation bitmap".into())),
+                    Item::Upcase { .. } if place == owner => met(Met::Wanted("up-case table".into())),
+                    Item::File(file) if file.is_directory() && file.data.len > 0 => {
+                        met(Met::Directory(name(file), file.data.start, file.data))
                     }
-                    Item::File(file)
-                        if file.is_directory()
-                            && file.data.len > 0
-                            && directories.len() < MAX_DIRECTORIES
-                            && seen.insert(file.data.start) =>
-                    {
-                        directories.push((name(file), next, file.data));
-                    }
-                    _ => {}
-                }
-                Ok(ControlFlow::Continue(()))
-            })?;
-            if let Some(name) = hit {
-                let mut path = vec![name];
-                while let Some((name, parent, _)) = directories.get(next).filter(|_| next != 0) {
-                    path.push(name.clone());
-                    next = *parent;
-                }
-                path.reverse();
-                return Ok(Some(path.join("/")));
-            }
-            next = next.saturating_add(1);
-        }
-        Ok(None)
+                    _ => ControlFlow::Continue(()),
+                })
+            })
+        })
     }
 }
 

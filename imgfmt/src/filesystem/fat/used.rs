@@ -1,12 +1,12 @@
 //! Which clusters are used: by the table, and by what the directories reach.
 
-use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 
 use crate::bytes::array;
 use crate::disk::read_vec;
 use crate::error::{Error, Result};
 use crate::filesystem::chain::all::{Chains, Owner};
+use crate::filesystem::chain::search::{self, Met};
 use crate::filesystem::chain::table::{Next, Width};
 use crate::filesystem::fat::boot::Root;
 use crate::filesystem::fat::directory::{Short, Slot};
@@ -19,8 +19,6 @@ use crate::ranges::RangeSet;
 const PIECE: u64 = 1 << 20;
 /// Directories that wait to be walked, at the most: 256 MiB of them.
 const MAX_PENDING: usize = 16 << 20;
-/// Directories that are looked through for a path.
-const MAX_DIRECTORIES: usize = 1 << 20;
 /// The swap file of Windows 95 to Me, which makes it anew where it is not there.
 const WIN9X_SWAP: &str = "win386.swp";
 /// What owns a chain.
@@ -137,36 +135,19 @@ impl Volume {
 
     /// Looks through all directories for the entry at byte `owner`.
     fn find_path(&self, owner: u64) -> Result<Option<String>> {
-        // Directories that were found: name, which of these it lies in, place.
-        let mut directories = vec![(String::new(), 0_usize, Place::Root)];
-        let mut seen = HashSet::new();
-        let mut next = 0;
-        while let Some((_, _, directory)) = directories.get(next).cloned() {
-            let mut hit = None;
+        search::find_path(Place::Root, &mut |directory, met| {
             self.entries(directory, &mut |found| {
-                let name = String::from_utf8_lossy(&found.name()).into_owned();
+                let name = || String::from_utf8_lossy(&found.name()).into_owned();
                 if found.place == owner {
-                    hit = Some(name);
-                    return Ok(ControlFlow::Break(()));
+                    return Ok(met(Met::Wanted(name())));
+                }
+                if !found.short.is_directory() {
+                    return Ok(ControlFlow::Continue(()));
                 }
                 let start = self.first_cluster(&found.short);
-                if found.short.is_directory() && directories.len() < MAX_DIRECTORIES && seen.insert(start) {
-                    directories.push((name, next, Place::Chain(start)));
-                }
-                Ok(ControlFlow::Continue(()))
-            })?;
-            if let Some(name) = hit {
-                let mut path = vec![name];
-                while let Some((name, parent, _)) = directories.get(next).filter(|_| next != 0) {
-                    path.push(name.clone());
-                    next = *parent;
-                }
-                path.reverse();
-                return Ok(Some(path.join("/")));
-            }
-            next = next.saturating_add(1);
-        }
-        Ok(None)
+                Ok(met(Met::Directory(name(), start, Place::Chain(start))))
+            })
+        })
     }
 }
 
