@@ -1,0 +1,340 @@
+//! What Dokan asks for, answered from the tree: safe, and the same on every system.
+//!
+//! ```text
+//! program -> kernel -> Dokan's driver -> dokan2.dll -> dokan (this crate) -> Operations -> imgfmt::tree
+//! ```
+//!
+//! Any number of threads may call at once. No lock is held while anything is read or decoded.
+
+use std::sync::{Arc, OnceLock};
+
+use imgfmt::filesystem::files::{Content, FileSystem, NodeId, NodeKind, Space, StreamEntry};
+use imgfmt::filesystem::utf16::from_wtf8;
+use imgfmt::image::reader::full_message;
+use imgfmt::tree::Tree;
+use imgfmt::{Error, Result};
+
+use crate::access::Wish;
+use crate::handles::Handles;
+use crate::information::{FoundFile, FoundStream, Information, is_stream_name};
+use crate::names;
+use crate::path::{Part, Path};
+use crate::security;
+use crate::status::Status;
+use crate::volume::{VolumeInformation, free_space};
+use crate::walk::{Found, Missing, Walker};
+use crate::wildcard::{Pattern, has_wildcards};
+
+/// Hears what goes wrong while a drive is served, line by line. The library prints nothing.
+pub type Log = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// The extended attribute that is a file's security descriptor.
+const ACL: &[u8] = b"system.ntfs_acl";
+
+/// An opened file.
+#[derive(Debug)]
+struct OpenFile {
+    found: Found,
+    /// Names of a folder from the root down.
+    names: Vec<Vec<u16>>,
+    stream: Option<Vec<u8>>,
+    information: Information,
+    content: OnceLock<Box<dyn Content>>,
+}
+
+/// What became of a wish to open something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Its number, for all other calls; never 0.
+    pub handle: u64,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+    /// Whether the wish would have created it, had it not been there.
+    pub might_have_created: bool,
+}
+
+/// A tree as a drive.
+pub struct Operations {
+    tree: Arc<Tree>,
+    walker: Walker,
+    volume: VolumeInformation,
+    log: Log,
+    handles: Handles<OpenFile>,
+}
+
+impl std::fmt::Debug for Operations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Operations").field("tree", &self.tree).finish_non_exhaustive()
+    }
+}
+
+/// An answer to a call.
+pub type Answer<T> = std::result::Result<T, Status>;
+
+impl Operations {
+    /// Serves a tree.
+    pub fn new(tree: Arc<Tree>, volume: VolumeInformation, log: Log) -> Self {
+        Self { walker: Walker::new(Arc::clone(&tree)), tree, volume, log, handles: Handles::default() }
+    }
+
+    /// Opens a file, folder or stream. `access`, `disposition` and `options` are those of `ZwCreateFile`.
+    pub fn create(&self, path: &[u16], access: u32, disposition: u32, options: u32) -> Answer<Opened> {
+        let wish = Wish::parse(access, disposition, options)?;
+        let path = Path::parse(path)?;
+        let found = match self.said("open", &path, self.walker.walk(&path.names))? {
+            Ok(found) => found,
+            Err(Missing::Name) => return Err(wish.for_missing()),
+            Err(Missing::Path) => return Err(Status::OBJECT_PATH_NOT_FOUND),
+        };
+        let (stream, information) = match &path.part {
+            Part::Whole => (None, found.information),
+            Part::Content if found.information.is_folder() => return Err(Status::FILE_IS_A_DIRECTORY),
+            Part::Folder if !found.information.is_folder() => return Err(Status::NOT_A_DIRECTORY),
+            Part::Content | Part::Folder => (None, found.information),
+            Part::Stream(wanted) => match self.said("open", &path, self.find_stream(&found, wanted))? {
+                Some((name, len)) => (Some(name), found.information.of_stream(len)),
+                None => return Err(wish.for_missing()),
+            },
+        };
+        wish.for_existing(information.is_folder(), path.must_be_folder)?;
+        let is_folder = information.is_folder();
+        let names = if is_folder { path.names.clone() } else { Vec::new() };
+        let file = OpenFile { found, names, stream, information, content: OnceLock::new() };
+        if !is_folder && wish.reads_content() {
+            // What cannot be read should say so now, and not in the middle of a copy.
+            self.said("open", &path, self.content(&file).map(|_| ()))?;
+        }
+        let might_have_created = wish.for_missing() == Status::MEDIA_WRITE_PROTECTED;
+        let handle = self.handles.open(file).ok_or(Status::TOO_MANY_OPENED_FILES)?;
+        Ok(Opened { handle, is_folder, might_have_created })
+    }
+
+    /// The last program's handle is closed; the file can still be read for the cache, until [`Operations::close`].
+    pub fn cleanup(&self, handle: u64) -> Answer<()> {
+        self.file(handle).map(|_| ())
+    }
+
+    /// Nobody will ask for this file again.
+    pub fn close(&self, handle: u64) -> Answer<()> {
+        self.handles.close(handle).map(|_| ()).ok_or(Status::INVALID_HANDLE)
+    }
+
+    /// Files that are open.
+    pub fn open_files(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// Reads from byte `offset`. Returns the number of bytes, which is less than asked for only at the end.
+    pub fn read(&self, handle: u64, buf: &mut [u8], offset: i64) -> Answer<usize> {
+        let file = self.file(handle)?;
+        if file.information.is_folder() {
+            return Err(Status::INVALID_DEVICE_REQUEST);
+        }
+        let offset = u64::try_from(offset).map_err(|_| Status::INVALID_PARAMETER)?;
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let left = file.information.len.saturating_sub(offset);
+        if left == 0 {
+            return Err(Status::END_OF_FILE);
+        }
+        let len = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        let wanted = buf.get_mut(..len).ok_or(Status::INTERNAL_ERROR)?;
+        let read = self.content(&file).and_then(|content| content.read_at(wanted, offset));
+        match read {
+            Ok(()) => Ok(len),
+            Err(error) => {
+                Err(self.failed(&format_args!("read {len} bytes at {offset:#x} of"), file.found.node, &error))
+            }
+        }
+    }
+
+    /// What is known of an open file.
+    pub fn information(&self, handle: u64) -> Answer<Information> {
+        self.file(handle).map(|file| file.information)
+    }
+
+    /// Lists an open folder, as far as its entries match `pattern` (`None`: all), until `visit` says no. An entry that cannot be looked at is
+    /// listed with its kind alone.
+    pub fn find_files(
+        &self,
+        handle: u64,
+        pattern: Option<&[u16]>,
+        visit: &mut dyn FnMut(&FoundFile) -> bool,
+    ) -> Answer<()> {
+        let file = self.file(handle)?;
+        if !file.information.is_folder() || file.stream.is_some() {
+            return Err(Status::INVALID_PARAMETER);
+        }
+        let node = file.found.node;
+        let listed = self.list(&file, pattern, visit);
+        listed.map_err(|error| self.failed(&"list", node, &error))
+    }
+
+    /// The streams of an open file or folder, until `visit` says no.
+    pub fn find_streams(&self, handle: u64, visit: &mut dyn FnMut(&FoundStream) -> bool) -> Answer<()> {
+        let file = self.file(handle)?;
+        let node = file.found.node;
+        let suffix = |name: &[u16]| [&[0x3a][..], name, &":$DATA".encode_utf16().collect::<Vec<_>>()].concat();
+        let main = file.found.information;
+        if !main.is_folder() && !visit(&FoundStream { name: suffix(&[]), len: main.len }) {
+            return Ok(());
+        }
+        let streams = self.streams(&file.found).map_err(|error| self.failed(&"list the streams of", node, &error))?;
+        for (stream, name) in streams {
+            if !visit(&FoundStream { name: suffix(&name), len: stream.len }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The security descriptor of an open file, with the parts that `wanted` (a `SECURITY_INFORMATION`) names.
+    pub fn security(&self, handle: u64, wanted: u32) -> Answer<Vec<u8>> {
+        let file = self.file(handle)?;
+        let node = file.found.node;
+        let is_folder = file.found.information.is_folder();
+        let stored = self.tree.xattrs(node).map(|all| all.into_iter().find(|xattr| xattr.name == ACL));
+        let stored = stored.map_err(|error| self.failed(&"read the security descriptor of", node, &error))?;
+        if let Some(stored) = stored {
+            if let Some(selected) = security::select(&stored.value, wanted) {
+                return Ok(selected);
+            }
+            (self.log)(&format!("the security descriptor of {} is damaged", self.tree.describe(node)));
+        }
+        security::select(&security::everyone_may_read(is_folder), wanted).ok_or(Status::INTERNAL_ERROR)
+    }
+
+    /// There is nothing to be written.
+    pub fn flush(&self, handle: u64) -> Answer<()> {
+        self.file(handle).map(|_| ())
+    }
+
+    /// Everything that would change an open file or a name.
+    pub fn change(&self) -> Status {
+        Status::MEDIA_WRITE_PROTECTED
+    }
+
+    /// What the drive says of itself.
+    pub fn volume(&self) -> &VolumeInformation {
+        &self.volume
+    }
+
+    /// Bytes that the caller may use, of all, and that are free.
+    pub fn free_space(&self) -> Answer<[u64; 3]> {
+        let space: Result<Space> = self.tree.space();
+        space.map(|space| free_space(&space)).map_err(|error| self.failed(&"measure", self.tree.root(), &error))
+    }
+
+    /// The log that the drive was given.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    fn file(&self, handle: u64) -> Answer<Arc<OpenFile>> {
+        self.handles.get(handle).ok_or(Status::INVALID_HANDLE)
+    }
+
+    /// Logs an error about a path and makes it a status.
+    fn said<T>(&self, action: &str, path: &Path, result: Result<T>) -> Answer<T> {
+        result.map_err(|error| {
+            let names: Vec<String> = path.names.iter().map(|name| String::from_utf16_lossy(name)).collect();
+            (self.log)(&format!("cannot {action} \\{}: {}", names.join("\\"), full_message(&error)));
+            Status::from(&error)
+        })
+    }
+
+    fn failed(&self, action: &dyn std::fmt::Display, node: NodeId, error: &Error) -> Status {
+        (self.log)(&format!("cannot {action} {}: {}", self.tree.describe(node), full_message(error)));
+        Status::from(error)
+    }
+
+    /// The content of a file, opened when it is first wanted.
+    fn content<'a>(&self, file: &'a OpenFile) -> Result<&'a dyn Content> {
+        if let Some(content) = file.content.get() {
+            return Ok(&**content);
+        }
+        let opened: Box<dyn Content> = match &file.found.text {
+            Some(text) if file.stream.is_none() => Box::new(Text(Arc::clone(text))),
+            _ if file.found.is_special && file.stream.is_none() => Box::new(Text(Arc::from([]))),
+            _ => self.tree.open(file.found.node, file.stream.as_deref())?,
+        };
+        // Where another thread was faster, its content serves.
+        Ok(&**file.content.get_or_init(|| opened))
+    }
+
+    fn list(&self, file: &OpenFile, pattern: Option<&[u16]>, visit: &mut dyn FnMut(&FoundFile) -> bool) -> Result<()> {
+        let Some(place) = self.walker.folder(&file.names)? else {
+            return Err(Error::NotFound("the folder cannot be found again".into()));
+        };
+        let folder = self.walker.folders().get(&self.tree, place.node)?;
+        let is_name = pattern.filter(|pattern| !has_wildcards(pattern));
+        let pattern = pattern.map(Pattern::new);
+        for shown in folder.entries() {
+            let matches = match is_name {
+                // A name that is stored so is found by it even where another one is shown.
+                Some(name) => names::key(name) == names::key(&shown.name),
+                None => pattern.as_ref().is_none_or(|pattern| pattern.matches(&shown.name)),
+            };
+            if !matches {
+                continue;
+            }
+            let entry = &shown.entry;
+            let found = self.walker.entry(&place, &entry.name, entry.node, entry.kind);
+            let information = found.map(|found| found.information).unwrap_or_else(|error| {
+                self.failed(&"look at", entry.node, &error);
+                Information::unknown(entry.node, entry.kind.unwrap_or(NodeKind::File))
+            });
+            if !visit(&FoundFile { name: shown.name.clone(), information }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Streams that a path can name, with their names here.
+    fn streams(&self, found: &Found) -> Result<Vec<(StreamEntry, Vec<u16>)>> {
+        let streams = self.tree.streams(found.node)?.into_iter();
+        let shown = streams.filter_map(|stream| {
+            let units = from_wtf8(&stream.name).filter(|units| is_stream_name(units))?;
+            Some((stream, units))
+        });
+        Ok(shown.collect())
+    }
+
+    fn find_stream(&self, found: &Found, wanted: &[u16]) -> Result<Option<(Vec<u8>, u64)>> {
+        let streams = self.streams(found)?;
+        let exact = streams.iter().find(|(_, units)| units == wanted);
+        let key = names::key(wanted);
+        let found = exact.or_else(|| streams.iter().find(|(_, units)| names::key(units) == key));
+        Ok(found.map(|(stream, _)| (stream.name.clone(), stream.len)))
+    }
+}
+
+/// Bytes that are a file: the target of a link.
+#[derive(Debug)]
+struct Text(Arc<[u8]>);
+
+impl Content for Text {
+    fn len(&self) -> u64 {
+        imgfmt::disk::buf_len(&self.0)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        imgfmt::disk::check_range(offset, imgfmt::disk::buf_len(buf), self.len())?;
+        let start = usize::try_from(offset).expect("checked by check_range");
+        let end = start.saturating_add(buf.len());
+        buf.copy_from_slice(self.0.get(start..end).expect("checked by check_range"));
+        Ok(())
+    }
+
+    fn extent_at(&self, offset: u64) -> Result<imgfmt::Extent> {
+        imgfmt::disk::check_range(offset, 1, self.len())?;
+        let len = self.len().saturating_sub(offset);
+        Ok(imgfmt::Extent { offset, len, kind: imgfmt::ExtentKind::Data })
+    }
+
+    fn places(&self) -> Option<Vec<std::ops::Range<u64>>> {
+        None
+    }
+}
