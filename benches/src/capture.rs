@@ -10,14 +10,13 @@
     reason = "a program for measuring, on input that it made itself"
 )]
 
-mod measure;
-
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
+use hikae_benches::measure::{Rounds, Stages, Took, run};
 use imgfmt::capture::plan::{PlanOptions, plan};
 use imgfmt::capture::planned::PlannedDisk;
 use imgfmt::capture::{CaptureOptions, CaptureSource, capture};
@@ -28,8 +27,6 @@ use imgfmt::image::{FolderStore, PackStore, WriterOptions};
 use imgfmt::source::FileDisk;
 use imgfmt::{Disk, ExtentKind};
 use serde_json::{Value, json};
-
-use crate::measure::{Rounds, Stages, Took, run};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -199,7 +196,7 @@ impl<'a> Bench<'a> {
         let commit = told["commit"].as_f64().unwrap();
         for (stage, took) in told["stages"].as_object().unwrap() {
             let number = |at: usize| took[at].as_f64().unwrap();
-            let mut took = Took { wall: number(0), user: number(1), system: number(2) };
+            let mut took = Took { wall: number(0), user: number(1), system: number(2), peak: 0 };
             let part = match stage.as_str() {
                 "planning" => "start",
                 "capturing" => "store",

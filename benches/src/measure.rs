@@ -1,24 +1,36 @@
 //! Runs programs and adds up what they took.
 
 use std::collections::BTreeMap;
+use std::fmt::{Display, Formatter};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// What one run took, in seconds.
+/// What one run took.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Took {
-    pub(crate) wall: f64,
-    pub(crate) user: f64,
-    pub(crate) system: f64,
+pub struct Took {
+    /// Seconds by the clock.
+    pub wall: f64,
+    /// Seconds of processors in programs.
+    pub user: f64,
+    /// Seconds of processors in the kernel.
+    pub system: f64,
+    /// Most memory that the largest process held, in bytes; 0 where nobody looked.
+    pub peak: u64,
 }
 
 impl Took {
-    pub(crate) fn cpu(self) -> f64 {
+    /// Seconds of processors, in programs and in the kernel.
+    pub fn cpu(self) -> f64 {
         self.user + self.system
     }
 
     fn minus(self, earlier: Self) -> Self {
-        Self { wall: self.wall - earlier.wall, user: self.user - earlier.user, system: self.system - earlier.system }
+        Self {
+            wall: self.wall - earlier.wall,
+            user: self.user - earlier.user,
+            system: self.system - earlier.system,
+            peak: self.peak,
+        }
     }
 }
 
@@ -36,39 +48,59 @@ fn processor_time(own: bool) -> (f64, f64) {
 }
 
 /// What this process took since it began to count.
-pub(crate) fn own(since: Instant) -> Took {
+pub fn own(since: Instant) -> Took {
     let (user, system) = processor_time(true);
-    Took { wall: since.elapsed().as_secs_f64(), user, system }
+    Took { wall: since.elapsed().as_secs_f64(), user, system, peak: 0 }
 }
 
-/// Runs a program to its end and returns what it took and what it printed.
-pub(crate) fn run(program: &str, args: &[&str]) -> (Took, String) {
+/// Runs a program to its end and returns what it took, its children included, and what it printed.
+pub fn run(program: &str, args: &[&str]) -> (Took, String) {
+    let mut command = Command::new("time");
+    let peak = tempfile::NamedTempFile::new().unwrap();
+    command.args(["--quiet", "--format=%M", "--output"]).arg(peak.path()).arg(program).args(args);
     // What earlier runs left to be written is not this one's.
     Command::new("sync").status().unwrap();
     let (begun, before) = (Instant::now(), processor_time(false));
-    let output = Command::new(program)
-        .args(args)
+    let output = command
         .stderr(Stdio::inherit())
         .output()
-        .unwrap_or_else(|error| panic!("{program} cannot be started: {error}"));
+        .unwrap_or_else(|error| panic!("time (of the package of that name) cannot be started: {error}"));
     let wall = begun.elapsed().as_secs_f64();
     let after = processor_time(false);
     assert!(output.status.success(), "{program} {args:?}: {}", output.status);
-    let took = Took { wall, user: after.0 - before.0, system: after.1 - before.1 };
+    let peak = std::fs::read_to_string(peak.path()).unwrap().trim().parse::<u64>().unwrap() * 1024;
+    let took = Took { wall, user: after.0 - before.0, system: after.1 - before.1, peak };
     (took, String::from_utf8(output.stdout).unwrap())
 }
 
 /// All rounds of all measurements, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Rounds(BTreeMap<String, Vec<Took>>);
+pub struct Rounds(BTreeMap<String, Vec<Took>>);
+
+/// Median, smallest and largest of some values.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    /// The middle one, or the mean of the two in the middle.
+    pub median: f64,
+    /// The smallest.
+    pub least: f64,
+    /// The largest.
+    pub most: f64,
+}
 
 impl Rounds {
-    pub(crate) fn add(&mut self, name: &str, took: Took) {
+    /// Adds a run to those of its name.
+    pub fn add(&mut self, name: &str, took: Took) {
         self.0.entry(name.to_owned()).or_default().push(took);
     }
 
-    /// Median, smallest and largest of one measure.
-    fn spread(&self, name: &str, measure: fn(Took) -> f64) -> (f64, f64, f64) {
+    /// Whether there are runs of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Median and range of one measure of the runs of a name, of which there must be some.
+    pub fn spread(&self, name: &str, measure: fn(Took) -> f64) -> Spread {
         let mut values: Vec<f64> = self.0[name].iter().map(|took| measure(*took)).collect();
         values.sort_unstable_by(f64::total_cmp);
         let middle = values.len() / 2;
@@ -77,29 +109,39 @@ impl Rounds {
         } else {
             values[middle]
         };
-        (median, values[0], values[values.len() - 1])
+        Spread { median, least: values[0], most: values[values.len() - 1] }
+    }
+
+    /// Most memory of the largest process in any run of a name, in bytes.
+    pub fn peak(&self, name: &str) -> u64 {
+        self.0[name].iter().map(|took| took.peak).max().unwrap_or(0)
     }
 
     /// A row of the table: processor and wall seconds, as medians with their range, and both as multiples of the limit's medians.
-    pub(crate) fn row(&self, label: &str, name: &str, limit: &str) -> String {
-        let (user, ..) = self.spread(name, |took| took.user);
-        let (cpu, least, most) = self.spread(name, Took::cpu);
-        let (wall, shortest, longest) = self.spread(name, |took| took.wall);
-        let times = |value: f64, measure| {
-            let (limit, ..) = self.spread(limit, measure);
-            if limit > 0.0 { format!("{:.2}", value / limit) } else { "-".into() }
+    pub fn row(&self, label: &str, name: &str, limit: &str) -> String {
+        let user = self.spread(name, |took| took.user).median;
+        let (cpu, wall) = (self.spread(name, Took::cpu), self.spread(name, |took| took.wall));
+        let times = |value: Spread, measure| {
+            let limit = self.spread(limit, measure).median;
+            if limit > 0.0 { format!("{:.2}", value.median / limit) } else { "-".into() }
         };
         format!(
-            "| {label} | {user:.2} | {cpu:.2} [{least:.2}-{most:.2}] | {wall:.2} [{shortest:.2}-{longest:.2}] | {} | {} |",
+            "| {label} | {user:.2} | {cpu} | {wall} | {} | {} |",
             times(cpu, Took::cpu),
             times(wall, |took| took.wall)
         )
     }
 }
 
+impl Display for Spread {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.2} [{:.2}-{:.2}]", self.median, self.least, self.most)
+    }
+}
+
 /// Stages of a run in this process, told by the engine.
 #[derive(Debug)]
-pub(crate) struct Stages {
+pub struct Stages {
     since: Instant,
     last: Took,
     name: String,
@@ -107,22 +149,25 @@ pub(crate) struct Stages {
 }
 
 impl Stages {
-    pub(crate) fn new() -> Self {
+    /// Begins to count, in a stage called `start`.
+    #[expect(clippy::new_without_default, reason = "the clock starts here")]
+    pub fn new() -> Self {
         let since = Instant::now();
         Self { since, last: own(since), name: "start".into(), sums: BTreeMap::new() }
     }
 
     /// Ends the stage before and begins another.
-    pub(crate) fn begin(&mut self, name: &str) {
+    pub fn begin(&mut self, name: &str) {
         let now = own(self.since);
         let took = now.minus(self.last);
         let sum = self.sums.entry(std::mem::replace(&mut self.name, name.to_owned())).or_default();
-        *sum = Took { wall: sum.wall + took.wall, user: sum.user + took.user, system: sum.system + took.system };
+        *sum =
+            Took { wall: sum.wall + took.wall, user: sum.user + took.user, system: sum.system + took.system, peak: 0 };
         self.last = now;
     }
 
     /// `[wall, user, system]` of each stage, as JSON.
-    pub(crate) fn json(mut self) -> serde_json::Value {
+    pub fn json(mut self) -> serde_json::Value {
         self.begin("end");
         self.sums
             .into_iter()

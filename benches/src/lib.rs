@@ -1,0 +1,10 @@
+//! What the programs that measure share.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "for programs that measure, on input that they made themselves"
+)]
+
+pub mod measure;
