@@ -4,35 +4,21 @@ use std::path::{Path, PathBuf};
 
 use crate::machine::{Ran, Random, hikae, run, shell, text};
 
-const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/boot");
+pub(crate) const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/boot");
 
 /// Starts a disk without writing to it. The exit code is that of `timeout` (124) where nothing ends the machine.
 fn boot(disk: &Path, seconds: u32) -> Ran {
+    boot_with(disk, seconds, &["-m", "32"])
+}
+
+/// The same with arguments of QEMU.
+pub(crate) fn boot_with(disk: &Path, seconds: u32, arguments: &[&str]) -> Ran {
     let drive = format!("file={},format=raw,if=ide,snapshot=on", text(disk));
     let seconds = seconds.to_string();
-    run(
-        "timeout",
-        [
-            &seconds,
-            "qemu-system-x86_64",
-            "-accel",
-            "tcg",
-            "-m",
-            "32",
-            "-display",
-            "none",
-            "-nodefaults",
-            "-vga",
-            "std",
-            "-serial",
-            "stdio",
-            "-no-reboot",
-            "-device",
-            "isa-debug-exit,iobase=0xf4,iosize=4",
-            "-drive",
-            &drive,
-        ],
-    )
+    let usual = ["-accel", "tcg", "-display", "none", "-nodefaults", "-vga", "std", "-serial", "stdio", "-no-reboot"];
+    let start = [seconds.as_str(), "qemu-system-x86_64"];
+    let disk = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-drive", &drive];
+    run("timeout", start.iter().chain(&usual).chain(&disk).chain(arguments))
 }
 
 /// The tiny disk of `samples/boot` boots, and its content is right.

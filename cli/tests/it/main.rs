@@ -8,6 +8,7 @@
 )]
 
 mod boot;
+mod boot_systems;
 mod compare;
 mod completions;
 mod cost;
