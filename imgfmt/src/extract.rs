@@ -11,6 +11,7 @@ mod finish;
 mod folder;
 pub mod metadata;
 mod name;
+mod streams;
 mod walk;
 
 use std::path::Path;

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use crate::disk::{ExtentKind, buf_len};
 use crate::engine::Cancel;
 use crate::error::{Error, Result};
-use crate::extract::folder::{Folder, NewFile, apply_to_file};
+use crate::extract::folder::{Folder, Held, NewFile, apply_to_file};
 use crate::extract::metadata::Metadata;
-use crate::extract::name::stream_file_name;
+use crate::extract::streams::{KeptStreams, keep_streams};
 use crate::extract::{ExtractOptions, Streams, is_fatal};
-use crate::filesystem::files::{Attributes, Content, FileSystem, NodeId, NodeKind, Xattr};
+use crate::filesystem::files::{Attributes, Content, FileSystem, NodeId, NodeKind};
 use crate::image::reader::full_message;
 use crate::platform;
 
@@ -26,8 +26,6 @@ const BUF: usize = 1 << 20;
 const SALVAGE_UNIT: usize = 4096;
 /// What stands in a salvaged file where its bytes could not be read.
 const MARKER: &[u8; 32] = b"<unreadable in the hikae image>\n";
-/// Longest stream that becomes an extended attribute: Linux takes no more.
-const MAX_XATTR: u64 = 65_536;
 /// Permissions of files of filesystems that have none.
 const FILE_PERMISSIONS: u16 = 0o644;
 
@@ -61,7 +59,7 @@ pub(crate) struct Hands {
 }
 
 /// Why a copy ended early.
-enum Failure {
+pub(crate) enum Failure {
     /// The source: the file is a problem.
     Source(Error),
     /// The target.
@@ -75,7 +73,7 @@ pub(crate) struct Begun {
     name: OsString,
     pub(crate) path: String,
     metadata: Metadata,
-    streams_left_out: u64,
+    streams: KeptStreams,
     notes: Mutex<Vec<String>>,
     /// The first thing that went wrong in any piece.
     failed: Mutex<Option<String>>,
@@ -95,21 +93,12 @@ impl Begun {
         let content = files.open(node, None)?;
         let mut metadata = Metadata::of(files, node, attributes, options.keep, FILE_PERMISSIONS)?;
         let mut notes = Vec::new();
-        let streams_left_out = streams(files, options, &folder, node, &name, &mut metadata, &mut notes)?;
+        let streams = keep_streams(files, options, &folder, node, &name, &mut metadata, &mut notes)?;
         let new = folder.new_file()?;
         platform::make_sparse(&new.file)
             .and_then(|()| new.file.set_len(content.len()))
             .map_err(|error| Error::io("set the length of", folder.path().join(&name), error))?;
-        Ok(Self {
-            new,
-            content,
-            name,
-            path,
-            metadata,
-            streams_left_out,
-            notes: Mutex::new(notes),
-            failed: Mutex::new(None),
-        })
+        Ok(Self { new, content, name, path, metadata, streams, notes: Mutex::new(notes), failed: Mutex::new(None) })
     }
 
     /// Bytes of the content.
@@ -119,14 +108,17 @@ impl Begun {
 
     /// Ends the file: it is in the target, or a problem.
     pub(crate) fn finish(self) -> Result<Done> {
-        let Self { new, content, name, path, metadata, streams_left_out, notes, failed } = self;
+        let Self { new, content, name, path, metadata, streams, notes, failed } = self;
         if let Some(what) = failed.into_inner().expect("no holder of the lock panics") {
             return Ok(Done::Problem { path, what });
         }
         let mut notes = notes.into_inner().expect("no holder of the lock panics");
         notes.extend(new.apply(&metadata));
         match new.finish(&name) {
-            Ok(()) => Ok(Done::File { path, bytes: content.len(), unchanged: false, streams_left_out, notes }),
+            Ok(()) => {
+                let bytes = content.len().saturating_add(streams.written);
+                Ok(Done::File { path, bytes, unchanged: false, streams_left_out: streams.left_out, notes })
+            }
             Err(error) if is_fatal(&error) => Err(error),
             Err(error) => Ok(Done::Problem { path, what: full_message(&error) }),
         }
@@ -198,7 +190,8 @@ fn whole(
     begun.finish()
 }
 
-/// Says so where the target has the file already. A file of the same length but another time is compared byte for byte, and gets the metadata.
+/// Says so where the target has the file's content already, and renews streams and metadata where they differ. Content of the same length and time is
+/// taken for the same; with another time it is compared byte for byte.
 #[expect(clippy::too_many_arguments, reason = "the parts of one job")]
 fn unchanged(
     files: &dyn FileSystem,
@@ -214,12 +207,26 @@ fn unchanged(
     if existing.kind != NodeKind::File || existing.len != attributes.len {
         return Ok(None);
     }
-    let done = |notes| Done::File { path: path.to_owned(), bytes: 0, unchanged: true, streams_left_out: 0, notes };
-    if options.keep.times && attributes.modified == Some(existing.modified) {
-        return Ok(Some(done(Vec::new())));
+    let is_dated_so = options.keep.times && attributes.modified == Some(existing.modified);
+    if !is_dated_so && !holds(&folder.read_file(name)?, &*files.open(node, None)?, hands)? {
+        return Ok(None);
     }
-    let file = folder.read_file(name)?;
-    let content = files.open(node, None)?;
+    let mut metadata = Metadata::of(files, node, attributes, options.keep, FILE_PERMISSIONS)?;
+    let mut notes = Vec::new();
+    let streams = keep_streams(files, options, folder, node, name, &mut metadata, &mut notes)?;
+    let keeps_xattrs = options.keep.xattrs || options.streams == Streams::AsXattrs;
+    match folder.holds_metadata(name, &existing, &metadata, keeps_xattrs)? {
+        Held::All => {}
+        Held::NotAll => notes.extend(apply_to_file(&folder.read_file(name)?, &metadata)),
+        // A new file is the one that surely lacks them.
+        Held::More => return Ok(None),
+    }
+    let (path, unchanged) = (path.to_owned(), !streams.any_written);
+    Ok(Some(Done::File { path, bytes: streams.written, unchanged, streams_left_out: streams.left_out, notes }))
+}
+
+/// Says whether a file, which is as long, holds the content.
+pub(crate) fn holds(file: &File, content: &dyn Content, hands: &mut Hands) -> Result<bool> {
     let len = content.len();
     let mut at = 0;
     while at < len {
@@ -227,17 +234,16 @@ fn unchanged(
         hands.buf.resize(part, 0);
         hands.other.resize(part, 0);
         content.read_at(&mut hands.buf, at)?;
-        if platform::read_exact_at(&file, &mut hands.other, at).is_err() || hands.buf != hands.other {
-            return Ok(None);
+        if platform::read_exact_at(file, &mut hands.other, at).is_err() || hands.buf != hands.other {
+            return Ok(false);
         }
         at = at.saturating_add(buf_len(&hands.buf));
     }
-    let metadata = Metadata::of(files, node, attributes, options.keep, FILE_PERMISSIONS)?;
-    Ok(Some(done(apply_to_file(&file, &metadata))))
+    Ok(true)
 }
 
 /// Copies a range, holes as holes. Returns phrases for what was salvaged around.
-fn copy_range(
+pub(crate) fn copy_range(
     content: &dyn Content,
     file: &File,
     range: Range<u64>,
@@ -286,57 +292,6 @@ fn salvage_around(content: &dyn Content, buf: &mut [u8], offset: u64, error: &Er
     }
     let reason = full_message(error);
     (lost > 0).then(|| format!("{lost} bytes near byte {offset:#x} are lost and marked in the file: {reason}"))
-}
-
-/// Keeps named streams as the options say. Returns how many were left out.
-fn streams(
-    files: &dyn FileSystem,
-    options: &ExtractOptions,
-    folder: &Arc<Folder>,
-    node: NodeId,
-    name: &OsString,
-    metadata: &mut Metadata,
-    notes: &mut Vec<String>,
-) -> Result<u64> {
-    let streams = files.streams(node)?;
-    if options.streams == Streams::LeaveOut {
-        return Ok(buf_count(streams.len()));
-    }
-    let mut left_out = 0_u64;
-    for stream in streams {
-        let text = String::from_utf8_lossy(&stream.name).into_owned();
-        let content = files.open(node, Some(&stream.name))?;
-        if options.streams == Streams::AsXattrs {
-            if content.len() > MAX_XATTR {
-                notes.push(format!("stream {text} is too long for an extended attribute and was left out"));
-                left_out = left_out.saturating_add(1);
-                continue;
-            }
-            let mut value = vec![0; usize::try_from(content.len()).expect("at most MAX_XATTR")];
-            content.read_at(&mut value, 0)?;
-            metadata.xattrs.push(Xattr { name: [b"user.", stream.name.as_slice()].concat(), value });
-            continue;
-        }
-        let Some((stream_name, phrase)) = stream_file_name(name, &stream.name) else {
-            notes.push(format!("stream {text} has a name that is not safe to make here"));
-            left_out = left_out.saturating_add(1);
-            continue;
-        };
-        notes.extend(phrase);
-        let new = folder.new_file()?;
-        let mut hands = Hands::default();
-        match copy_range(&*content, &new.file, 0..content.len(), &mut hands, options.salvage, &Cancel::default()) {
-            Ok(unreadable) => notes.extend(unreadable),
-            Err(Failure::Source(error) | Failure::Target(error)) => return Err(error),
-        }
-        new.file.set_len(content.len()).map_err(|error| Error::io("set the length of", folder.path(), error))?;
-        new.finish(&stream_name)?;
-    }
-    Ok(left_out)
-}
-
-fn buf_count(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 fn other(

@@ -4,4 +4,4 @@
 mod unix;
 
 #[cfg(unix)]
-pub(crate) use unix::{Folder, MAX_NAME, NewFile, apply_to_file, representable, to_os};
+pub(crate) use unix::{Folder, Held, MAX_NAME, NewFile, apply_to_file, representable, to_os};

@@ -404,6 +404,59 @@ fn an_update_writes_what_differs_and_delete_removes_what_is_gone() {
 }
 
 #[test]
+fn an_update_renews_streams_and_metadata_of_a_file_whose_content_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = Model::default();
+    model.folder(0, b"", 1);
+    let file = model.file(1, b"file", 3, b"main");
+    file.streams.push(("side", b"aside".to_vec()));
+    file.streams.push(("still", b"still".to_vec()));
+    file.xattrs.push(("user.note", b"kept".to_vec()));
+    model.file(1, b"other", 4, b"other");
+    let with = |streams| ExtractOptions { update: true, streams, ..EVERYTHING };
+    run(&model, folder.path(), &with(Streams::AsFiles)).unwrap();
+    let out = folder.path().join("out");
+    let still = fs::metadata(out.join("file:still")).unwrap().ino();
+    let inode = fs::metadata(out.join("file")).unwrap().ino();
+    let attribute = |name: &str| {
+        let path = out.join("file");
+        let shown = crate::tools::run_any_status("getfattr", ["--only-values", "-n", name, path.to_str().unwrap()]);
+        shown.status.success().then_some(shown.stdout)
+    };
+
+    // Nothing changed, nothing is written.
+    let report = run(&model, folder.path(), &with(Streams::AsFiles)).unwrap();
+    assert_eq!((report.files, report.unchanged, report.bytes), (0, 2, 0), "{report:?}");
+    // A stream of the same length, a new one, permissions and an attribute: none of them changes the time of the file.
+    let file = model.0.get_mut(&3).unwrap();
+    file.streams[0].1 = b"ASIDE".to_vec();
+    file.streams.push(("more", b"new".to_vec()));
+    file.permissions = 0o600;
+    file.xattrs[0].1 = b"renewed".to_vec();
+    let report = run(&model, folder.path(), &with(Streams::AsFiles)).unwrap();
+    assert_eq!((report.files, report.unchanged, report.bytes, report.note_count), (1, 1, 8, 0), "{report:?}");
+    assert_eq!(fs::read(out.join("file:side")).unwrap(), b"ASIDE");
+    assert_eq!(fs::read(out.join("file:more")).unwrap(), b"new");
+    assert_eq!(fs::metadata(out.join("file:still")).unwrap().ino(), still, "not written again");
+    assert_eq!(fs::metadata(out.join("file")).unwrap().ino(), inode, "not written again");
+    assert_eq!(fs::metadata(out.join("file")).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert_eq!(attribute("user.note").unwrap(), b"renewed");
+
+    // As attributes: they come, change, and go.
+    run(&model, folder.path(), &with(Streams::AsXattrs)).unwrap();
+    assert_eq!(attribute("user.side").unwrap(), b"ASIDE");
+    let streams = &mut model.0.get_mut(&3).unwrap().streams;
+    streams[0].1 = b"other".to_vec();
+    streams.pop();
+    run(&model, folder.path(), &with(Streams::AsXattrs)).unwrap();
+    assert_eq!(attribute("user.side").unwrap(), b"other");
+    assert_eq!(attribute("user.more"), None);
+    assert_eq!(attribute("user.note").unwrap(), b"renewed");
+    let report = run(&model, folder.path(), &with(Streams::AsXattrs)).unwrap();
+    assert_eq!((report.files, report.unchanged), (0, 2), "{report:?}");
+}
+
+#[test]
 fn nothing_that_a_run_is_still_writing_counts_as_gone_from_the_source() {
     let target = tempfile::tempdir().unwrap();
     let mut model = Model::default();

@@ -11,16 +11,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
-    fsetxattr, futimens, linkat, mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
+    fgetxattr, flistxattr, fsetxattr, futimens, linkat, mkdirat, mknodat, openat, renameat, statat, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::extract::metadata::{Metadata, is_foreign};
-use crate::filesystem::files::{NodeKind, Time};
+use crate::filesystem::files::{NodeKind, Time, Xattr};
 
 /// Longest name that a folder takes, in bytes.
 pub(crate) const MAX_NAME: usize = 255;
+/// Longest value of an extended attribute and longest list of names on Linux, in bytes.
+const XATTR_MAX: usize = 65_536;
 
 /// Says which names this system cannot have as they are: here none that a reader hands out.
 pub(crate) fn representable(_name: &[u8]) -> bool {
@@ -36,6 +39,20 @@ pub(crate) struct Existing {
     pub(crate) len: u64,
     /// Its last change.
     pub(crate) modified: Time,
+    permissions: u16,
+    uid: u32,
+    gid: u32,
+}
+
+/// How much of what a file should have it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// All of it and nothing else that counts.
+    All,
+    /// Something is missing or different.
+    NotAll,
+    /// It has extended attributes of users beyond what it should.
+    More,
 }
 
 /// A folder that is open.
@@ -140,6 +157,9 @@ impl Folder {
             kind,
             len: u64::try_from(stat.st_size).unwrap_or(0),
             modified: Time { seconds: stat.st_mtime, nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) },
+            permissions: u16::try_from(stat.st_mode & 0o7777).expect("twelve bits"),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
         }))
     }
 
@@ -148,6 +168,32 @@ impl Folder {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|error| self.error("open", name, error))?;
         Ok(File::from(fd))
+    }
+
+    /// Says how much of `metadata` the file `name` has, whose own is `existing`. Extended attributes are looked at only where `keeps_xattrs`.
+    pub(crate) fn holds_metadata(
+        &self,
+        name: &OsStr,
+        existing: &Existing,
+        metadata: &Metadata,
+        keeps_xattrs: bool,
+    ) -> Result<Held> {
+        let is_same = metadata.permissions.is_none_or(|permissions| permissions == existing.permissions)
+            && metadata.uid.is_none_or(|uid| uid == existing.uid)
+            && metadata.gid.is_none_or(|gid| gid == existing.gid)
+            && metadata.modified.is_none_or(|modified| modified == existing.modified);
+        let held = if is_same { Held::All } else { Held::NotAll };
+        if !keeps_xattrs {
+            return Ok(held);
+        }
+        // Where its user may not even read it, a new file is simpler.
+        let Ok(file) = self.read_file(name) else { return Ok(Held::More) };
+        Ok(match xattrs_held(&file, &metadata.xattrs) {
+            Ok(Held::All) => held,
+            Ok(other) => other,
+            // Setting them will say what is wrong.
+            Err(_) => Held::NotAll,
+        })
     }
 
     /// Starts a file.
@@ -292,6 +338,30 @@ fn gid(metadata: &Metadata) -> Option<Gid> {
 /// Gives owner, permissions, extended attributes and times to an open file. Returns what could not be kept.
 pub(crate) fn apply_to_file(file: &File, metadata: &Metadata) -> Vec<String> {
     apply(file, metadata)
+}
+
+fn xattrs_held(file: &File, wanted: &[Xattr]) -> std::result::Result<Held, Errno> {
+    let mut names = vec![0_u8; XATTR_MAX];
+    let len = match flistxattr(file, names.as_mut_slice()) {
+        Ok(len) => len,
+        Err(Errno::OPNOTSUPP) => 0,
+        Err(error) => return Err(error),
+    };
+    let names = names.get(..len).unwrap_or_default().split(|byte| *byte == 0);
+    let is_extra = |name: &[u8]| name.starts_with(b"user.") && !wanted.iter().any(|xattr| xattr.name == name);
+    if names.into_iter().any(is_extra) {
+        return Ok(Held::More);
+    }
+    let mut value = vec![0_u8; XATTR_MAX];
+    for xattr in wanted {
+        match fgetxattr(file, OsStr::from_bytes(&xattr.name), value.as_mut_slice()) {
+            Ok(len) if value.get(..len) == Some(xattr.value.as_slice()) => {}
+            Err(Errno::OPNOTSUPP) if is_foreign(&xattr.name) => {}
+            Ok(_) | Err(Errno::NODATA) => return Ok(Held::NotAll),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Held::All)
 }
 
 /// A name as the system has it.
