@@ -1,96 +1,18 @@
 //! A long history: what it costs to open it, to list it, to read any part of it, and to add to it, counted at the packs.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use imgfmt::Disk;
 use imgfmt::disk::MemoryDisk;
 use imgfmt::engine::{Cancel, quiet};
 use imgfmt::image::codec::Compression;
-use imgfmt::image::store::{NewPack, PackFile};
 use imgfmt::image::{Image, OpenOptions, PackStore};
 use imgfmt::verify::verify;
-use imgfmt::{Disk, Result};
 
 use crate::capture::{options, random_bytes, run_capture};
 use crate::conformance::Random;
+use crate::counting_store::{CountingStore, Counts};
 use crate::memory_store::MemoryStore;
-
-/// Reads of packs so far: how many, of how many bytes.
-#[derive(Debug, Default)]
-struct Counts {
-    reads: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Counts {
-    fn take(&self) -> (u64, u64) {
-        (self.reads.swap(0, Ordering::Relaxed), self.bytes.swap(0, Ordering::Relaxed))
-    }
-}
-
-/// A store that counts what is read of its packs.
-#[derive(Clone, Debug)]
-struct CountingStore {
-    inner: MemoryStore,
-    counts: Arc<Counts>,
-}
-
-#[derive(Debug)]
-struct CountingFile {
-    inner: Arc<dyn PackFile>,
-    counts: Arc<Counts>,
-}
-
-impl PackFile for CountingFile {
-    fn len(&self) -> Result<u64> {
-        self.inner.len()
-    }
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.counts.reads.fetch_add(1, Ordering::Relaxed);
-        self.counts.bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
-        self.inner.read_at(buf, offset)
-    }
-}
-
-impl CountingStore {
-    fn counted(&self, inner: Arc<dyn PackFile>) -> Arc<dyn PackFile> {
-        Arc::new(CountingFile { inner, counts: Arc::clone(&self.counts) })
-    }
-}
-
-impl PackStore for CountingStore {
-    fn list(&self) -> Result<Vec<(u32, u64)>> {
-        self.inner.list()
-    }
-    fn list_partial(&self) -> Result<Vec<u32>> {
-        self.inner.list_partial()
-    }
-    fn open(&self, number: u32) -> Result<Arc<dyn PackFile>> {
-        Ok(self.counted(self.inner.open(number)?))
-    }
-    fn open_partial(&self, number: u32) -> Result<Arc<dyn PackFile>> {
-        Ok(self.counted(self.inner.open_partial(number)?))
-    }
-    fn create(&self, number: u32) -> Result<Box<dyn NewPack>> {
-        self.inner.create(number)
-    }
-    fn resume(&self, number: u32, len: u64) -> Result<Box<dyn NewPack>> {
-        self.inner.resume(number, len)
-    }
-    fn delete_partial(&self, number: u32) -> Result<()> {
-        self.inner.delete_partial(number)
-    }
-    fn name(&self, number: u32) -> String {
-        self.inner.name(number)
-    }
-    fn side_file(&self, suffix: &str) -> PathBuf {
-        self.inner.side_file(suffix)
-    }
-    fn free_space(&self) -> Option<u64> {
-        None
-    }
-}
 
 /// What each generation has at its start: its own number, so that none is taken for another.
 fn stamp(bytes: &mut [u8], number: u32, random: &mut Random) {
