@@ -1,7 +1,7 @@
 //! Exit codes, and how errors of the library become them.
 
 use imgfmt::Error;
-use imgfmt::image::reader::full_message;
+use imgfmt::error::full_message;
 
 use crate::text::printable;
 

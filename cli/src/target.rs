@@ -66,7 +66,7 @@ pub(crate) fn reasons(
     plan: Option<&Error>,
 ) -> Result<Vec<String>, Failure> {
     let mut reasons = guard::refusals(system, facts, scope, keep)?;
-    reasons.extend(plan.map(|error| imgfmt::image::reader::full_message(error)));
+    reasons.extend(plan.map(|error| imgfmt::error::full_message(error)));
     Ok(reasons)
 }
 
@@ -338,7 +338,7 @@ pub(crate) fn finish(opened: &Opened, scope: Scope) -> Result<(), Failure> {
         && let Err(error) = opened.device().reread_table()
     {
         // The bytes are all there: the user has to pull and plug the disk, or to boot.
-        eprintln!("hikae: warning: {}", printable(&imgfmt::image::reader::full_message(&error)));
+        eprintln!("hikae: warning: {}", printable(&imgfmt::error::full_message(&error)));
     }
     Ok(())
 }

@@ -5,12 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::engine::{Run, run_ordered};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, full_message};
 use crate::image::id::{Id, Place, Pointer, image_id_hex};
 use crate::image::layout::FrameType;
 use crate::image::node::Slot;
 use crate::image::pack::Pack;
-use crate::image::reader::{Decoder, Image, full_message};
+use crate::image::reader::{Decoder, Image};
 use crate::image::record::Record;
 use crate::image::table;
 use crate::image::tree::{TreeShape, span};

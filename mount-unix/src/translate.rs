@@ -15,8 +15,8 @@ use fuser::{
     OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyXattr, Request,
 };
+use imgfmt::error::full_message;
 use imgfmt::filesystem::files::{Attributes, Entry, FileSystem, NodeId, NodeKind};
-use imgfmt::image::reader::full_message;
 use imgfmt::tree::Tree;
 use imgfmt::{Error, ExtentKind};
 

@@ -8,9 +8,9 @@
 
 use std::sync::{Arc, OnceLock};
 
+use imgfmt::error::full_message;
 use imgfmt::filesystem::files::{Content, FileSystem, NodeId, NodeKind, Space, StreamEntry};
 use imgfmt::filesystem::utf16::from_wtf8;
-use imgfmt::image::reader::full_message;
 use imgfmt::tree::Tree;
 use imgfmt::{Error, Result};
 

@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 }
 
 fn read(system: &System, disk: &DiskDescription) -> Read {
-    let words = |error: &imgfmt::Error| imgfmt::image::reader::full_message(error);
+    let words = |error: &imgfmt::Error| imgfmt::error::full_message(error);
     let facts = Facts::examine(system, &disk.path).map_err(|error| words(&error))?;
     let bytes = FileDisk::open(&disk.path, facts.sector_size).map_err(|error| words(&error))?;
     let mut parts = Vec::new();

@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use imgfmt::error::full_message;
 use imgfmt::filesystem::files::{Attributes, Entry, FileSystem, NodeId, NodeKind};
-use imgfmt::image::reader::full_message;
 use serde_json::json;
 
 use crate::exit::{DONE, FOUND, Failure};

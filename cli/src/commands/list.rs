@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             Ok(record) => record,
             Err(error) => {
                 damaged = true;
-                let reason = printable(&imgfmt::image::reader::full_message(&error));
+                let reason = printable(&imgfmt::error::full_message(&error));
                 entries.push(json!({"generation": entry.number, "error": reason}));
                 rows.push(vec![entry.number.to_string(), String::new(), String::new(), String::new(), reason]);
                 continue;

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use imgfmt::error::full_message;
 use imgfmt::image::OpenOptions;
-use imgfmt::image::reader::full_message;
 use imgfmt::tree::{Tree, TreeOptions};
 use mount_unix::{Log, Mount, MountError, MountOptions};
 

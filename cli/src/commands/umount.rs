@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use imgfmt::image::reader::full_message;
+use imgfmt::error::full_message;
 use mount_unix::{Unmounted, unmount};
 
 use crate::exit::{DONE, Failure};

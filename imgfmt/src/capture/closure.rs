@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use crate::capture::plan::PartitionPlan;
 use crate::disk::{Disk, ExtentKind, Slice};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, full_message};
 use crate::filesystem;
-use crate::image::reader::full_message;
 
 /// Walks the filesystem of a partition as the image holds it. The error is a phrase for the record.
 pub fn check(generation: &Arc<dyn Disk>, kept: &PartitionPlan) -> Result<(), String> {

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use crate::capture::plan::Plan;
 use crate::disk::{Disk, ExtentKind, Slice};
 use crate::engine::Cancel;
-use crate::error::Result;
+use crate::error::{Result, full_message};
 use crate::filesystem::{self, Reach};
-use crate::image::reader::full_message;
 use crate::ranges::RangeSet;
 
 /// Bytes compared at once.

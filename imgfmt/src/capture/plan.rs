@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use crate::disk::{Disk, Slice};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, full_message};
 use crate::filesystem::{self, Summary, UsedBlocks};
-use crate::image::reader::full_message;
 use crate::partition::signature::{container_type, recognise};
 use crate::partition::{Layout, Partition, Scheme, read_layout};
 use crate::ranges::RangeSet;

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use crate::compare::{Comparison, What};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, full_message};
 use crate::filesystem::files::{Attributes, FileSystem, NodeId, NodeKind, Time};
-use crate::image::reader::full_message;
 use crate::tree::Tree;
 
 /// Folders within folders that are compared.

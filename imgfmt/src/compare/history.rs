@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use crate::compare::{Changes, Comparison, What};
 use crate::engine::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, full_message};
 use crate::filesystem::files::{Attributes, FileSystem, NodeId};
 use crate::image::Image;
-use crate::image::reader::full_message;
 use crate::tree::Tree;
 use crate::tree::resolve::resolve;
 

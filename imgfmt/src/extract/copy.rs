@@ -7,13 +7,12 @@ use std::sync::{Arc, Mutex};
 
 use crate::disk::{ExtentKind, buf_len};
 use crate::engine::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, full_message};
 use crate::extract::folder::{Folder, Held, NewFile, apply_to_file};
 use crate::extract::metadata::Metadata;
 use crate::extract::streams::{KeptStreams, keep_streams};
 use crate::extract::{ExtractOptions, Streams, is_fatal};
 use crate::filesystem::files::{Attributes, Content, FileSystem, NodeId, NodeKind};
-use crate::image::reader::full_message;
 use crate::platform;
 
 /// Files from this length on are copied in pieces, by all workers at once.

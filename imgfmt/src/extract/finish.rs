@@ -5,12 +5,11 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use crate::engine::{Progress, Run};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, full_message};
 use crate::extract::copy::Done;
 use crate::extract::folder::Folder;
 use crate::extract::metadata::Metadata;
 use crate::extract::{Confirm, ExtractOptions, Extracted, is_fatal};
-use crate::image::reader::full_message;
 
 /// Folders within folders of the target that are removed.
 const MAX_DEPTH: usize = 400;

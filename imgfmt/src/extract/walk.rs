@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Result, full_message};
 use crate::extract::copy::{Begun, Job, LARGE, PIECE};
 use crate::extract::finish::Later;
 use crate::extract::folder::Folder;
@@ -13,7 +13,6 @@ use crate::extract::metadata::Metadata;
 use crate::extract::name::{stream_file_name, target_name};
 use crate::extract::{ExtractOptions, Streams, is_fatal};
 use crate::filesystem::files::{Attributes, Entry, FileSystem, NodeId, NodeKind};
-use crate::image::reader::full_message;
 
 /// Folders within folders; each is an open file while its content is walked.
 const MAX_DEPTH: usize = 400;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, full_message};
 use crate::image::catalogue::{Catalogue, GenerationEntry, PackEntry};
 use crate::image::codec::{Decompressor, decode_difference};
 use crate::image::frame::Frame;
@@ -673,17 +673,6 @@ fn recover_generations(_store: &dyn PackStore, pack: &Pack) -> Vec<GenerationEnt
         }
     }
     found
-}
-
-/// A message with its causes, on one line.
-pub fn full_message(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 /// The text of `NAME.hik.head`: which pack was the newest when the last capture ended.

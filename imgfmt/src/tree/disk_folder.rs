@@ -5,9 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::{Disk, Slice};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, full_message};
 use crate::filesystem::files::Content;
-use crate::image::reader::full_message;
 use crate::partition::signature::{container_type, recognise};
 use crate::partition::{Layout, Partition, read_layout};
 use crate::tree::content::{RawFile, TextFile};

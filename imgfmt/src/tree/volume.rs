@@ -4,10 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::disk::{Disk, ExtentKind};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, full_message};
 use crate::filesystem::files::{Attributes, Content, Entry, FileSystem, NodeId, NodeKind, Space, StreamEntry, Xattr};
 use crate::filesystem::open_files;
-use crate::image::reader::full_message;
 use crate::partition::signature::recognise;
 use crate::tree::content::TextFile;
 use crate::tree::disk_folder::Source;
