@@ -15,6 +15,7 @@ pub mod files;
 pub mod iso9660;
 pub mod listing;
 pub mod ntfs;
+pub mod resolve;
 pub mod swap;
 pub mod utf16;
 
