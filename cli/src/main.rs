@@ -14,6 +14,7 @@
 mod print;
 
 mod any_disk;
+mod boot_chain;
 mod commands;
 mod complete;
 mod exit;

@@ -32,6 +32,7 @@ mod platform;
 pub mod ranges;
 pub mod restore;
 pub mod source;
+pub mod startup;
 pub mod target;
 pub mod tree;
 pub mod verify;

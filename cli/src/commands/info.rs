@@ -7,6 +7,8 @@ use imgfmt::format::{About, Format};
 use imgfmt::image::record::Record;
 use serde_json::json;
 
+use crate::any_disk::AnyDisk;
+use crate::boot_chain;
 use crate::exit::{DONE, Failure};
 use crate::image_name::ImageName;
 use crate::source::{self, DiskOptions};
@@ -21,6 +23,10 @@ pub(crate) struct Arguments {
     /// Another folder in which packs may lie; can be given more than once.
     #[arg(long, value_name = "FOLDER")]
     packs: Vec<PathBuf>,
+    /// Show how the disk starts: from a BIOS and from UEFI to the loader, its configuration and the system, what is missing on the way, and everything that names
+    /// a disk, partition or filesystem. The exit code is 1 where a chain is broken.
+    #[arg(long)]
+    boot: bool,
     /// As JSON.
     #[arg(long)]
     json: bool,
@@ -30,6 +36,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let name = ImageName::parse(&arguments.disk);
+    if arguments.boot {
+        let any = AnyDisk::open(name, &arguments.packs, &arguments.options)?;
+        return boot_chain::show(&any.disk, &any.from, arguments.json);
+    }
     if name.is_hikae() {
         let generation = name.open_generation(&arguments.packs)?;
         let image = generation.image();

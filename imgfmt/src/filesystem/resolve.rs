@@ -73,10 +73,7 @@ pub fn resolve<F: FileSystem + ?Sized>(
         let target = match without_drive(&target) {
             Some(rest) => {
                 // The first name below the start is the filesystem: a partition, or a generation's partition.
-                let root = at
-                    .iter()
-                    .position(|(node, _)| is_root(*node))
-                    .map_or(0, |root| root.saturating_add(1));
+                let root = at.iter().position(|(node, _)| is_root(*node)).map_or(0, |root| root.saturating_add(1));
                 at.truncate(root);
                 rest
             }

@@ -19,6 +19,7 @@ const FLOORS: &[&str] = &[
     "format",
     "volume",
     "filesystem",
+    "startup",
     "image",
     "extract",
     "capture",
