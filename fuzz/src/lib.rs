@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod boot_texts;
+pub mod core_image;
 mod decompress;
 pub mod exfat_files;
 pub mod exfat_used;
@@ -18,6 +20,7 @@ mod fat_seed;
 pub mod fat_used;
 pub mod files;
 pub mod formats;
+pub mod hive;
 pub mod image_objects;
 pub mod iso9660;
 pub mod layout;
@@ -31,6 +34,7 @@ mod ntfs_seed;
 pub mod ntfs_used;
 pub mod pack;
 pub mod qcow2;
+pub mod startup;
 pub mod swap;
 pub mod used_blocks;
 pub mod vdi;

@@ -143,7 +143,7 @@ impl Volumes {
         let mut physical = Vec::new();
         for partition in &layout.partitions {
             let name = if layout.scheme == Scheme::None {
-                "the disk, which has no table,".into()
+                "the disk".into()
             } else {
                 format!("partition {}", partition.number)
             };
