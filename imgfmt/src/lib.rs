@@ -27,6 +27,7 @@ pub mod extract;
 pub mod filesystem;
 pub mod format;
 pub mod image;
+pub mod overlay;
 pub mod partition;
 mod platform;
 pub mod ranges;

@@ -11,6 +11,7 @@ const FLOORS: &[&str] = &[
     "crc32c",
     "platform",
     "disk",
+    "overlay",
     "ranges",
     "engine",
     "source",
