@@ -1,5 +1,7 @@
 //! The commands, one file each.
 
+#[cfg(unix)]
+mod boot;
 mod capture;
 mod cat;
 mod clone;
@@ -43,6 +45,8 @@ pub(crate) enum Command {
     #[cfg(unix)]
     Umount(umount::Arguments),
     Verify(verify::Arguments),
+    #[cfg(unix)]
+    Boot(Box<boot::Arguments>),
     Completions(completions::Arguments),
     Export(export::Arguments),
     Restore(Box<restore::Arguments>),
@@ -68,6 +72,8 @@ impl Command {
             #[cfg(unix)]
             Self::Umount(arguments) => umount::run(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
+            #[cfg(unix)]
+            Self::Boot(arguments) => boot::run(&arguments),
             Self::Completions(arguments) => completions::run(&arguments),
             Self::Export(arguments) => export::run(&arguments),
             Self::Restore(arguments) => restore::run(&arguments),

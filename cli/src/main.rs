@@ -14,6 +14,8 @@
 mod print;
 
 mod any_disk;
+#[cfg(unix)]
+mod boot;
 mod boot_chain;
 mod commands;
 mod complete;

@@ -119,7 +119,9 @@ pub fn verify(image: &Arc<Image>, run: Run<'_>) -> Result<Report> {
 
 fn keep_verdicts(image: &Image, report: &Report, damaged: &HashSet<Place>) {
     let verified = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let mut verdicts = Verdicts { image: image_id_hex(&image.id()), ..Verdicts::default() };
+    // Boot tests stay: this run says nothing of them.
+    let boots = Verdicts::read(&**image.store(), image.id()).boots;
+    let mut verdicts = Verdicts { image: image_id_hex(&image.id()), boots, ..Verdicts::default() };
     for verdict in &report.generations {
         if let Some(record) = &verdict.record {
             let whole = verdict.is_whole();

@@ -45,6 +45,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             Some(false) => state.push("DAMAGED".to_owned()),
             None => state.push("not verified".to_owned()),
         }
+        if let Some(boot) = verdicts.boot_of(&record) {
+            // Failures in capitals, as damage is.
+            let verdict = printable(&boot.verdict);
+            state.push(if boot.boots || boot.verdict == "data only" { verdict } else { verdict.to_uppercase() });
+        }
         if record.source.live {
             state.push("live".into());
         }
@@ -70,6 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             "note": record.note,
             "live": record.source.live,
             "verified": verdicts.of(&record),
+            "boot": verdicts.boot_of(&record),
             "counts": record.counts,
             "root": record.root.id,
             "partitions": record.partitions,

@@ -9,6 +9,7 @@
 
 mod boot;
 mod boot_systems;
+mod boot_test;
 mod compare;
 mod completions;
 mod cost;

@@ -1,4 +1,4 @@
-//! What verify runs found, kept beside the image: derived, and worth nothing without the root it names.
+//! What verify runs and boot tests found, kept beside the image: derived, and worth nothing without the root it names.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -18,6 +18,9 @@ pub struct Verdicts {
     /// By number. A root id alone is no key: it says nothing of places, and of two generations with one root the copy of one can be damaged.
     #[serde(default)]
     pub generations: BTreeMap<u32, Verdict>,
+    /// By number: the last boot test of a generation.
+    #[serde(default)]
+    pub boots: BTreeMap<u32, BootVerdict>,
     /// Frames that were found damaged: pack, offset, length.
     #[serde(default)]
     pub damaged: Vec<(u32, u64, u32)>,
@@ -34,6 +37,23 @@ pub struct Verdict {
     pub whole: bool,
 }
 
+/// What a boot test of one generation found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootVerdict {
+    /// Root id, as in [`Verdict`].
+    pub root: String,
+    /// When it was tested, RFC 3339, UTC.
+    pub tested: String,
+    /// "boots", "probably boots", "does not boot", "undecided" or "data only".
+    pub verdict: String,
+    /// Whether it counts as booting.
+    pub boots: bool,
+    /// What shows it: "serial text", "guest agent", "screen text", "idle picture" or "none".
+    pub evidence: String,
+    /// "BIOS" or "UEFI"; empty where nothing was started.
+    pub firmware: String,
+}
+
 impl Verdicts {
     /// Reads those of the image `id`; empty where the file is missing, makes no sense, or is of another image.
     pub fn read(store: &dyn PackStore, id: [u8; 16]) -> Self {
@@ -47,6 +67,11 @@ impl Verdicts {
     pub fn of(&self, record: &Record) -> Option<bool> {
         let verdict = self.generations.get(&record.generation)?;
         (verdict.root == record.root.id).then_some(verdict.whole)
+    }
+
+    /// The last boot test of a generation; `None` where there was none.
+    pub fn boot_of(&self, record: &Record) -> Option<&BootVerdict> {
+        self.boots.get(&record.generation).filter(|verdict| verdict.root == record.root.id)
     }
 
     /// Replaces the file.

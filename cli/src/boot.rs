@@ -1,0 +1,18 @@
+//! Starting disks in a virtual machine, and telling whether they boot.
+//!
+//! `start` finds out how a disk boots, `machine` is QEMU's command line, `qmp` and `agent` talk to the guest from outside and inside, `screen` reads its
+//! picture, and `evidence` decides from all of that and from nothing else: it is tested without a virtual machine.
+
+pub(crate) mod agent;
+pub(crate) mod contents;
+pub(crate) mod evidence;
+pub(crate) mod kvm;
+pub(crate) mod machine;
+pub(crate) mod phrases;
+pub(crate) mod qmp;
+pub(crate) mod report;
+pub(crate) mod screen;
+pub(crate) mod served;
+pub(crate) mod start;
+pub(crate) mod virtualbox;
+pub(crate) mod watch;
