@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use imgfmt::Disk;
 use imgfmt::format::About;
+use imgfmt::image::Image;
+use imgfmt::overlay::{self, Overlay, Proof};
 
 use crate::exit::Failure;
-use crate::image_name::ImageName;
+use crate::image_name::{ImageName, choose};
 use crate::source::{self, DiskOptions};
 use crate::text::printable;
 
@@ -23,6 +25,8 @@ pub(crate) struct AnyDisk {
     pub(crate) generation: Option<u32>,
     /// The ids of the hikae image and of the generation's root, which proves its bytes.
     pub(crate) proof: Option<(String, String)>,
+    /// The same for an overlay.
+    base: Option<Proof>,
     name: ImageName,
     /// What a file of another format is.
     about: Option<About>,
@@ -32,18 +36,7 @@ impl AnyDisk {
     /// Opens what `name` says. Warnings about it go to stderr.
     pub(crate) fn open(name: ImageName, packs: &[PathBuf], options: &DiskOptions) -> Result<Self, Failure> {
         if name.is_hikae() {
-            let generation = name.open_generation(packs)?;
-            let record = generation.record();
-            let what = format!("generation {}", record.generation);
-            let from = format!(
-                "{what} of {}, captured {} from {}",
-                name.path.display(),
-                printable(&record.created),
-                printable(&record.source.path)
-            );
-            let number = Some(record.generation);
-            let proof = Some((record.image.clone(), record.root.id.clone()));
-            return Ok(Self { disk: Arc::new(generation), what, from, generation: number, proof, name, about: None });
+            return Self::of_image(&name.open(packs)?, &name);
         }
         let opened = source::open(&name.path, name.generation.as_deref(), None, options)?;
         opened.tell_notes();
@@ -55,9 +48,73 @@ impl AnyDisk {
             from,
             generation: None,
             proof: None,
+            base: None,
             name,
             about: Some(opened.about),
         })
+    }
+
+    /// The generation of an open image that `name` says.
+    pub(crate) fn of_image(image: &Arc<Image>, name: &ImageName) -> Result<Self, Failure> {
+        let entry = choose(image, name.generation.as_deref().unwrap_or("latest"))?;
+        let generation = image.generation(entry.number)?;
+        let record = generation.record();
+        let what = format!("generation {}", record.generation);
+        let from = format!(
+            "{what} of {}, captured {} from {}",
+            name.path.display(),
+            printable(&record.created),
+            printable(&record.source.path)
+        );
+        let number = Some(record.generation);
+        let proof = Some((record.image.clone(), record.root.id.clone()));
+        let base = Proof::Generation { image: image.id(), root: generation.tree().root().id.0 };
+        let disk = Arc::new(generation);
+        Ok(Self { disk, what, from, generation: number, proof, base: Some(base), name: name.clone(), about: None })
+    }
+
+    /// Opens an overlay over this disk, or makes it where there is no file with this name.
+    pub(crate) fn open_overlay(&self, file: &Path) -> Result<Overlay, Failure> {
+        if let Some(about) = &self.about
+            && about.has_file(file)?
+        {
+            return Err(Failure::Refused(format!("{} is the disk itself, not an overlay over it", file.display())));
+        }
+        let modified = |path: &Path| {
+            let time = std::fs::metadata(path).and_then(|found| found.modified()).ok()?;
+            time.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
+        };
+        let about = overlay::About {
+            name: self.name_of_base(),
+            proof: match &self.base {
+                Some(proof) => proof.clone(),
+                None => Proof::Other {
+                    format: self.about.as_ref().map_or("raw", |about| about.format.name()).to_owned(),
+                    digest: overlay::digest_of(&*self.disk)?,
+                },
+            },
+            modified: if self.base.is_some() { 0 } else { modified(&self.name.path).unwrap_or(0) },
+            disk_len: self.disk.len(),
+            sector_size: self.disk.sector_size(),
+        };
+        let opened = Overlay::open_or_create(file, &about)?;
+        let made_over = opened.summary().about.modified;
+        if made_over != 0 && about.modified != 0 && made_over != about.modified {
+            eprintln!(
+                "hikae: warning: {} was written after {} was made over it: what is not in the overlay may have changed",
+                about.name,
+                file.display()
+            );
+        }
+        Ok(opened)
+    }
+
+    fn name_of_base(&self) -> String {
+        let path = std::path::absolute(&self.name.path).unwrap_or_else(|_| self.name.path.clone());
+        match self.generation {
+            Some(number) => format!("generation {number} of {}", path.display()),
+            None => path.display().to_string(),
+        }
     }
 
     /// The files and devices that it is read from.

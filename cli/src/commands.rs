@@ -17,7 +17,9 @@ mod log;
 mod ls;
 #[cfg(unix)]
 mod mount;
+mod overlay;
 mod restore;
+mod serve;
 #[cfg(unix)]
 mod umount;
 mod verify;
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Mount(mount::Arguments),
     #[cfg(unix)]
     Umount(umount::Arguments),
+    Serve(serve::Arguments),
+    Overlay(overlay::Arguments),
     Verify(verify::Arguments),
     #[cfg(unix)]
     Boot(Box<boot::Arguments>),
@@ -71,6 +75,8 @@ impl Command {
             Self::Mount(arguments) => mount::run(&arguments),
             #[cfg(unix)]
             Self::Umount(arguments) => umount::run(&arguments),
+            Self::Serve(arguments) => serve::run(&arguments),
+            Self::Overlay(arguments) => overlay::run(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
             #[cfg(unix)]
             Self::Boot(arguments) => boot::run(&arguments),

@@ -24,6 +24,7 @@ mod image_name;
 mod inside;
 mod listing;
 mod progress;
+mod served;
 mod source;
 mod system;
 mod target;

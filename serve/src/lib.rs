@@ -1,0 +1,27 @@
+//! Disks as network block devices: a server of the NBD protocol.
+//!
+//! A client connects ([`server`]), chooses an export and agrees on what both sides can do (`handshake`), and then sends requests, which are
+//! answered by several threads in whatever order they are done (`transmission`). The bytes of the protocol are in `wire`.
+//!
+//! Source: the NBD protocol, `doc/proto.md` of the NetworkBlockDevice project.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::as_conversions,
+        clippy::arithmetic_side_effects,
+        reason = "an overflow in a test fails the test, which is what it is for"
+    )
+)]
+
+pub mod export;
+mod handshake;
+pub mod server;
+pub mod stream;
+mod transmission;
+mod wire;
+
+pub use export::{Export, ExportName, Exports, ServedDisk};
+pub use server::{Limits, Server, Stop};
+pub use stream::Address;
