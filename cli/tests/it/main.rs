@@ -24,6 +24,7 @@ mod names;
 mod packs;
 mod restore;
 mod second_reader;
+mod seven_zip;
 mod startup;
 mod surface;
 mod targets;

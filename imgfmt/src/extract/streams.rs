@@ -66,7 +66,7 @@ pub(crate) fn keep_streams(
         if options.update && is_there(folder, &stream_name, &*content)? {
             continue;
         }
-        write(options, folder, &stream_name, &*content, notes)?;
+        write(options, folder, &stream_name, &*content, metadata, notes)?;
         kept.any_written = true;
         kept.written = kept.written.saturating_add(content.len());
     }
@@ -88,6 +88,7 @@ fn write(
     folder: &Arc<Folder>,
     name: &OsString,
     content: &dyn Content,
+    of_file: &Metadata,
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let new = folder.new_file()?;
@@ -97,5 +98,7 @@ fn write(
         Err(Failure::Source(error) | Failure::Target(error)) => return Err(error),
     }
     new.file.set_len(content.len()).map_err(|error| Error::io("set the length of", folder.path(), error))?;
+    // Owner, rights and times are those of the file that it belongs to.
+    notes.extend(new.apply(&Metadata { xattrs: Vec::new(), ..of_file.clone() }));
     new.finish(name)
 }

@@ -220,6 +220,8 @@ fn a_tree_comes_out_with_all_that_belongs_to_it() {
     let report = run(&model, folder.path(), &ExtractOptions { streams: Streams::AsFiles, ..EVERYTHING }).unwrap();
     assert_eq!(report.problem_count, 0, "{report:?}");
     assert_eq!(fs::read(out.join("streams:side")).unwrap(), b"aside");
+    let stat = fs::metadata(out.join("streams:side")).unwrap();
+    assert_eq!((stat.mtime(), stat.permissions().mode() & 0o7777), (1_000_000_008, 0o644), "as its file");
     assert!(walk(&out).iter().all(|path| !path.contains(".hikae-")), "no temporary name is left");
 }
 
