@@ -7,4 +7,5 @@
     reason = "for programs that measure, on input that they made themselves"
 )]
 
+pub mod chunks;
 pub mod measure;

@@ -13,7 +13,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -22,10 +22,12 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 use zstd_safe::{CCtx, CParameter, DCtx};
 
-/// Bytes of a chunk.
-const CHUNK: usize = 64 << 10;
+use hikae_benches::chunks::{CHUNK, Entry, read_index};
+
 /// Chunks that a thread takes at once: 1 MiB.
 const JOB: usize = 16;
+/// Open a device exclusively (Linux).
+const O_EXCL: i32 = 0o200;
 /// Compressed only where that saves a sixteenth.
 const ENOUGH: usize = CHUNK - CHUNK / 16;
 
@@ -55,36 +57,9 @@ enum Command {
     },
     /// Reads and hashes them only.
     Hash { source: PathBuf, ranges: PathBuf },
-    /// Decodes and hashes everything that IN and IN.index hold; into a sparse file where OUT is given.
+    /// Decodes and hashes everything that IN and IN.index hold. Where OUT is given it goes there: a file is made anew, sparse, and takes its name when it
+    /// is synced; a block device is written in place.
     Decode { input: PathBuf, out: Option<PathBuf> },
-}
-
-/// A stored chunk: number on the disk, place in the file, and what it must hash to.
-#[derive(Clone, Copy)]
-struct Entry {
-    chunk: u64,
-    offset: u64,
-    len: usize,
-    hash: [u8; 32],
-}
-
-const ENTRY_LEN: usize = 56;
-
-impl Entry {
-    fn encode(&self) -> Vec<u8> {
-        let len = u64::try_from(self.len).unwrap();
-        [&self.chunk.to_le_bytes()[..], &self.offset.to_le_bytes(), &len.to_le_bytes(), &self.hash].concat()
-    }
-
-    fn decode(raw: &[u8]) -> Self {
-        let number = |at: usize| u64::from_le_bytes(raw[at..at + 8].try_into().unwrap());
-        let hash = raw[24..].try_into().unwrap();
-        Self { chunk: number(0), offset: number(8), len: usize::try_from(number(16)).unwrap(), hash }
-    }
-}
-
-fn read_index(path: &Path) -> Vec<Entry> {
-    std::fs::read(path.with_extension("index")).unwrap().chunks_exact(ENTRY_LEN).map(Entry::decode).collect()
 }
 
 /// A chunk of the disk, and the runs of it that are read.
@@ -209,11 +184,17 @@ fn decode(threads: usize, input: &Path, out: Option<&Path>) {
     let index = read_index(input);
     let input = File::open(input).unwrap();
     let size = u64::try_from(CHUNK).unwrap();
-    let file = out.map(|out| {
-        let file = File::create(out).unwrap();
-        file.set_len(index.last().map_or(0, |entry| (entry.chunk + 1) * size)).unwrap();
-        file
-    });
+    let is_device = out.is_some_and(|out| out.metadata().is_ok_and(|there| there.file_type().is_block_device()));
+    let new = out.map(|out| out.with_extension("new")).filter(|_| !is_device);
+    let file = match (&new, out) {
+        (Some(new), _) => {
+            let file = File::options().read(true).write(true).create_new(true).open(new).unwrap();
+            file.set_len(index.last().map_or(0, |entry| (entry.chunk + 1) * size)).unwrap();
+            Some(file)
+        }
+        (None, Some(device)) => Some(File::options().read(true).write(true).custom_flags(O_EXCL).open(device).unwrap()),
+        (None, None) => None,
+    };
     let next = AtomicUsize::new(0);
     let work = || {
         let mut decompress = DCtx::create();
@@ -224,13 +205,7 @@ fn decode(threads: usize, input: &Path, out: Option<&Path>) {
                 break;
             };
             for (entry, bytes) in job.iter().zip(buf.chunks_exact_mut(CHUNK)) {
-                if entry.len == CHUNK {
-                    input.read_exact_at(bytes, entry.offset).unwrap();
-                } else {
-                    input.read_exact_at(&mut payload[..entry.len], entry.offset).unwrap();
-                    assert_eq!(decompress.decompress(bytes, &payload[..entry.len]), Ok(CHUNK));
-                }
-                assert_eq!(*blake3::hash(bytes).as_bytes(), entry.hash);
+                entry.read(&input, &mut decompress, &mut payload, bytes);
             }
             let Some(file) = &file else { continue };
             // One write for each run of chunks that follow each other.
@@ -245,8 +220,12 @@ fn decode(threads: usize, input: &Path, out: Option<&Path>) {
     };
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     let begun = Instant::now();
-    if let Some(file) = file {
+    if let Some(file) = &file {
         file.sync_all().unwrap();
+    }
+    if let (Some(new), Some(out)) = (&new, out) {
+        std::fs::rename(new, out).unwrap();
+        File::open(out.parent().unwrap()).and_then(|folder| folder.sync_all()).unwrap();
     }
     report(begun.elapsed().as_secs_f64(), 0);
 }

@@ -39,11 +39,15 @@ const TICKS: f64 = 100.0;
 
 /// User and system seconds of this process (`own`) or of its children that have ended, from `/proc/self/stat`.
 fn processor_time(own: bool) -> (f64, f64) {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    times("/proc/self/stat", if own { 11 } else { 13 })
+}
+
+/// Two fields that follow each other of a file of the kernel's accounting, in seconds.
+fn times(stat: &str, at: usize) -> (f64, f64) {
+    let stat = std::fs::read_to_string(stat).unwrap();
     // Fields are counted behind the name, which may hold anything: utime is the twelfth.
     let fields: Vec<f64> =
         stat.rsplit(')').next().unwrap().split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect();
-    let at = if own { 11 } else { 13 };
     (fields[at] / TICKS, fields[at + 1] / TICKS)
 }
 
@@ -51,6 +55,12 @@ fn processor_time(own: bool) -> (f64, f64) {
 pub fn own(since: Instant) -> Took {
     let (user, system) = processor_time(true);
     Took { wall: since.elapsed().as_secs_f64(), user, system, peak: 0 }
+}
+
+/// User and system seconds that another process has taken so far.
+pub fn of_process(pid: u32) -> Took {
+    let (user, system) = times(&format!("/proc/{pid}/stat"), 11);
+    Took { user, system, ..Took::default() }
 }
 
 /// Runs a program to its end and returns what it took, its children included, and what it printed.
