@@ -15,12 +15,10 @@ mod info;
 mod list;
 mod log;
 mod ls;
-#[cfg(unix)]
 mod mount;
 mod overlay;
 mod restore;
 mod serve;
-#[cfg(unix)]
 mod umount;
 mod verify;
 
@@ -42,9 +40,7 @@ pub(crate) enum Command {
     Find(find::Arguments),
     Log(log::Arguments),
     Diff(diff::Arguments),
-    #[cfg(unix)]
     Mount(mount::Arguments),
-    #[cfg(unix)]
     Umount(umount::Arguments),
     Serve(serve::Arguments),
     Overlay(overlay::Arguments),
@@ -71,9 +67,7 @@ impl Command {
             Self::Find(arguments) => find::run(&arguments),
             Self::Log(arguments) => log::run(&arguments),
             Self::Diff(arguments) => diff::run(&arguments),
-            #[cfg(unix)]
             Self::Mount(arguments) => mount::run(&arguments),
-            #[cfg(unix)]
             Self::Umount(arguments) => umount::run(&arguments),
             Self::Serve(arguments) => serve::run(&arguments),
             Self::Overlay(arguments) => overlay::run(&arguments),

@@ -13,15 +13,24 @@
 )]
 
 pub mod access;
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "Dokan is a library of C")]
+mod dokan;
 mod folders;
 pub mod handles;
 pub mod information;
+pub mod keep_alive;
+pub mod layout;
 pub mod names;
 pub mod operations;
 pub mod path;
+pub mod place;
 pub mod security;
 pub mod status;
 pub mod times;
 pub mod volume;
 mod walk;
 pub mod wildcard;
+
+#[cfg(windows)]
+pub use dokan::{Mount, MountError, MountOptions, Unmounter, let_go_of_output, unmount};

@@ -1,18 +1,25 @@
-//! `hikae mount`: an image or disk as a folder.
+//! `hikae mount`: an image or disk as a folder, or on Windows as a drive letter.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use imgfmt::error::full_message;
 use imgfmt::image::OpenOptions;
 use imgfmt::tree::{Tree, TreeOptions};
-use mount_unix::{Log, Mount, MountError, MountOptions};
 
 use crate::exit::{DONE, FAILED, Failure};
 use crate::image_name::{ImageName, choose};
@@ -33,7 +40,7 @@ const LAST_LINES: usize = 64;
 pub(crate) struct Arguments {
     /// IMAGE (all generations), IMAGE@GEN (one), a virtual disk file, a raw file or a device.
     image: String,
-    /// The folder to mount on.
+    /// The folder to mount on; on Windows a drive letter (X:) or an empty folder.
     dir: PathBuf,
     /// Most memory for decoded data.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
@@ -41,16 +48,12 @@ pub(crate) struct Arguments {
     /// Let other users see the mount, with the permissions that the files have.
     #[arg(long)]
     allow_other: bool,
-    /// Everything belongs to this user, by number.
-    #[arg(long)]
-    uid: Option<u32>,
-    /// Everything belongs to this group, by number.
-    #[arg(long)]
-    gid: Option<u32>,
+    #[command(flatten)]
+    system: system::Options,
     /// Serve the mount in this process, until Ctrl-C or hikae umount.
     #[arg(long)]
     foreground: bool,
-    /// Add what goes wrong while it is served to this file, besides the system's log.
+    /// Add what goes wrong while it is served to this file, besides the system's log (which Windows has none of).
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Another folder in which packs may lie; can be given more than once.
@@ -58,12 +61,6 @@ pub(crate) struct Arguments {
     packs: Vec<PathBuf>,
     #[command(flatten)]
     disk: DiskOptions,
-}
-
-impl From<MountError> for Failure {
-    fn from(error: MountError) -> Self {
-        Self::Failed(full_message(&error))
-    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
@@ -77,6 +74,7 @@ fn start(arguments: &Arguments) -> Result<u8, Failure> {
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
     command.args(std::env::args_os().skip(1)).env(IN_BACKGROUND, "1");
+    system::start_apart(&mut command);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let mut said = Vec::new();
     if let Some(mut stdout) = child.stdout.take() {
@@ -97,32 +95,31 @@ fn start(arguments: &Arguments) -> Result<u8, Failure> {
 
 fn serve(arguments: &Arguments, in_background: bool) -> Result<u8, Failure> {
     if in_background {
-        // So that the end of the terminal is not the end of the mount. It fails only for who leads a session already.
-        let _ = rustix::process::setsid();
+        system::leave_terminal();
     }
     let log = Arc::new(LogLines::open(arguments.log.as_deref(), in_background)?);
     let readahead_bytes = (arguments.cache / 4).min(64 << 20);
     let tree = open(arguments, arguments.cache.saturating_sub(readahead_bytes))?;
     let lines = Arc::clone(&log);
     let heard: Log = Arc::new(move |line: &str| lines.add(line));
-    let options = MountOptions {
-        source: std::path::absolute(&arguments.image)
-            .map_or(arguments.image.clone(), |path| path.display().to_string()),
+    let source =
+        std::path::absolute(&arguments.image).map_or(arguments.image.clone(), |path| path.display().to_string());
+    let wish = Wish {
+        dir: &arguments.dir,
+        source,
         allow_other: arguments.allow_other,
-        uid: arguments.uid,
-        gid: arguments.gid,
         readahead_bytes,
-        log: heard,
+        options: &arguments.system,
     };
-    let mount = Mount::new(Arc::new(tree), &arguments.dir, &options)?;
-    let unmounter = mount.unmounter();
+    let mount = system::Mount::new(Arc::new(tree), wish, heard)?;
+    let end = mount.ender();
     let asked = AtomicBool::new(false);
     let handler = move || {
         if asked.swap(true, Ordering::Relaxed) {
             std::process::exit(FAILED.into());
         }
-        if let Err(error) = unmounter.unmount() {
-            log.add(&full_message(&error));
+        if let Err(error) = end() {
+            log.add(&error.message());
         }
     };
     ctrlc::set_handler(handler).map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))?;
@@ -131,6 +128,26 @@ fn serve(arguments: &Arguments, in_background: bool) -> Result<u8, Failure> {
     }
     mount.serve()?;
     Ok(DONE)
+}
+
+/// Hears what goes wrong while a mount is served.
+type Log = Arc<dyn Fn(&str) + Send + Sync>;
+/// Ends a mount, from any thread.
+type Ender = Box<dyn Fn() -> Result<(), Failure> + Send>;
+
+/// A mount that is to be made.
+struct Wish<'a> {
+    dir: &'a Path,
+    /// What the mount is called: the image.
+    source: String,
+    allow_other: bool,
+    readahead_bytes: u64,
+    options: &'a system::Options,
+}
+
+/// Ends the mount of hikae on `dir`.
+pub(super) fn unmount(dir: &Path, lazy: bool) -> Result<(), Failure> {
+    system::unmount(dir, lazy)
 }
 
 /// Opens what is to be seen.
@@ -180,16 +197,14 @@ fn say_ready() -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::Failed(format!("cannot go into the background: {error}"));
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(READY).and_then(|()| stdout.flush()).map_err(failed)?;
-    let nowhere = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
-    rustix::stdio::dup2_stderr(&nowhere).map_err(|error| failed(error.into()))?;
-    rustix::stdio::dup2_stdout(&nowhere).map_err(|error| failed(error.into()))
+    system::let_go_of_output().map_err(failed)
 }
 
 /// Where lines about trouble go.
 struct LogLines {
     file: Option<File>,
     /// The system's log, for a process without a terminal.
-    system: Option<UnixDatagram>,
+    system: Option<system::SystemLog>,
     last: Mutex<VecDeque<String>>,
 }
 
@@ -202,8 +217,8 @@ impl LogLines {
             }
             None => None,
         };
-        let system = || UnixDatagram::unbound().and_then(|socket| socket.connect("/dev/log").map(|()| socket)).ok();
-        Ok(Self { file, system: if in_background { system() } else { None }, last: Mutex::default() })
+        let system = if in_background { system::SystemLog::open() } else { None };
+        Ok(Self { file, system, last: Mutex::default() })
     }
 
     /// Logs a line, unless it was among the last ones: a program that tries again and again says nothing new.
@@ -226,8 +241,7 @@ impl LogLines {
             let _ = file.write_all(format!("{now} {line}\n").as_bytes());
         }
         if let Some(system) = &self.system {
-            // Facility "daemon", severity "error" (RFC 3164).
-            let _ = system.send(format!("<27>hikae[{}]: {line}", std::process::id()).as_bytes());
+            system.add(&line);
         }
     }
 }

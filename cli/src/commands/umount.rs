@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 
-use imgfmt::error::full_message;
-use mount_unix::{Unmounted, unmount};
-
+use crate::commands::mount;
 use crate::exit::{DONE, Failure};
 
 /// Ends a mount of hikae: also one whose process is gone.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The folder that it is mounted on.
+    /// The folder or, on Windows, the drive letter that it is mounted on.
     dir: PathBuf,
     /// Take it out of sight even where it is in use; it ends when the last file in it is closed.
     #[arg(long)]
@@ -18,8 +16,6 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    match unmount(&arguments.dir, arguments.lazy) {
-        Ok(Unmounted::Gone | Unmounted::Detached) => Ok(DONE),
-        Err(error) => Err(Failure::Failed(full_message(&error))),
-    }
+    mount::unmount(&arguments.dir, arguments.lazy)?;
+    Ok(DONE)
 }
