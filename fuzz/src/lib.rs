@@ -8,6 +8,7 @@
 pub mod boot_texts;
 pub mod core_image;
 mod decompress;
+pub mod drive;
 pub mod exfat_files;
 pub mod exfat_used;
 pub mod ext_files;
