@@ -1,0 +1,119 @@
+//! `hikae.exe mount` under Wine, with the stand-in as its `dokan2.dll`.
+//!
+//! `HIKAE_WINDOWS` is the folder with what was built for Windows: `hikae.exe`, `dokan2.dll`, and the `bcryptprimitives.dll` that Wine lacks.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a failed step in a test fails the test, which is what it is for")]
+
+#[path = "it/disks.rs"]
+mod disks;
+#[path = "it/fuse.rs"]
+mod fuse;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use imgfmt::source::FileDisk;
+use imgfmt::tree::{Tree, TreeOptions};
+
+/// The folder below which random sequences are made: names without a stranger among them.
+const RANDOM: &str = r"\p1\many";
+
+/// Wine with a system of its own.
+struct Wine {
+    folder: PathBuf,
+    windows: PathBuf,
+}
+
+impl Wine {
+    fn new(folder: &Path) -> Self {
+        let windows = std::env::var_os("HIKAE_WINDOWS").expect("HIKAE_WINDOWS names the folder with hikae.exe");
+        Self { folder: folder.to_owned(), windows: fs::canonicalize(windows).unwrap() }
+    }
+
+    fn hikae(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("wine64");
+        if !Path::new("/usr/bin/wine64").exists() {
+            command = Command::new("/usr/lib/wine/wine64");
+        }
+        command.arg(self.windows.join("hikae.exe")).args(arguments);
+        command.env("WINEPREFIX", self.folder.join("wine")).env("WINEDEBUG", "-all").current_dir(&self.folder);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+        let Output { status, stdout, stderr } = self.hikae(arguments).envs(variables.iter().copied()).output().unwrap();
+        let said = [stdout, stderr].concat();
+        (status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    fn install_stand_in(&self) {
+        let system = self.folder.join("wine/drive_c/windows/system32");
+        fs::copy(self.windows.join("dokan2.dll"), system.join("dokan2.dll")).unwrap();
+    }
+}
+
+#[track_caller]
+fn refused((code, said): (i32, String), words: &str) {
+    assert!(code == 3 && said.contains(words), "{code}: {said}");
+}
+
+#[test]
+fn a_drive_shows_what_fuse_shows_and_ends_when_it_is_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = disks::odd(folder.path());
+    let wine = Wine::new(folder.path());
+    let mount = ["mount", "disk", "X:", "--foreground"];
+
+    refused(wine.run(&mount, &[]), "Dokan 2 is not installed");
+    refused(wine.run(&["umount", "X:"], &[]), "X: is no mount of hikae");
+    wine.install_stand_in();
+    refused(wine.run(&mount, &[("HIKAE_STAND_IN_VERSION", "150")]), "dokan2.dll has version 150");
+    refused(wine.run(&mount, &[("HIKAE_STAND_IN_DRIVER", "0")]), "driver does not answer");
+    refused(wine.run(&["mount", "disk", "Q:", "--foreground"], &[]), "in use");
+    refused(wine.run(&["mount", "disk", "Z:\\nowhere", "--foreground"], &[]), "cannot mount on");
+
+    let report = folder.path().join("report");
+    let mut command = wine.hikae(&mount);
+    command.env("HIKAE_STAND_IN_REPORT", "report").env("HIKAE_STAND_IN_RANDOM", RANDOM);
+    let mut served = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while !report.exists() {
+        assert!(served.try_wait().unwrap().is_none(), "it ended early");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    refused(wine.run(&mount, &[]), "already");
+    assert_eq!(wine.run(&["umount", "x:\\"], &[]), (0, String::new()));
+    let ended = served.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success() && !said.contains("open in it") && !said.contains("bug"), "{said}");
+
+    let report = fs::read_to_string(report).unwrap();
+    let mut ours: Vec<String> = report.lines().map(Into::into).collect();
+    assert_eq!(ours.pop().as_deref(), Some("DONE 10000 sequences"), "{report}");
+    ours.sort();
+    let disk = Arc::new(FileDisk::open(&disk, 512).unwrap());
+    let theirs = fuse::lines(folder.path(), Tree::of_disk(disk, 0, &TreeOptions::default()), &ours);
+    assert!(ours.len() > 600);
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_eq!(ours, theirs);
+    }
+    assert_eq!(ours.len(), theirs.len());
+}
+
+#[test]
+fn a_drive_in_the_background_leaves_the_console() {
+    let folder = tempfile::tempdir().unwrap();
+    disks::plain(folder.path());
+    let wine = Wine::new(folder.path());
+    // The first start makes Wine's system.
+    assert_eq!(wine.run(&["--version"], &[]).0, 0);
+    wine.install_stand_in();
+    let (code, said) = wine.run(&["mount", "plain", "Y:"], &[]);
+    assert!(code == 0 && said.contains("mounted on Y:"), "{code}: {said}");
+    assert_eq!(wine.run(&["umount", "Y:"], &[]), (0, String::new()));
+    refused(wine.run(&["umount", "Y:"], &[]), "is no mount");
+}
