@@ -9,3 +9,5 @@
 
 pub mod chunks;
 pub mod measure;
+pub mod plot;
+pub mod work;

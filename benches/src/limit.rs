@@ -28,6 +28,8 @@ use hikae_benches::chunks::{CHUNK, Entry, read_index};
 const JOB: usize = 16;
 /// Open a device exclusively (Linux).
 const O_EXCL: i32 = 0o200;
+/// Bytes of a page.
+const PAGE: usize = 4 << 10;
 /// Compressed only where that saves a sixteenth.
 const ENOUGH: usize = CHUNK - CHUNK / 16;
 
@@ -48,7 +50,8 @@ enum Command {
         /// Lines of offset and length, in bytes: what is read.
         ranges: PathBuf,
         out: PathBuf,
-        /// An index whose chunks are there already.
+        /// A file that was stored before: its chunks are there already, and what changed a little is compressed against
+        /// the chunk that lay there.
         #[arg(long)]
         known: Option<PathBuf>,
         /// zstd level.
@@ -57,6 +60,15 @@ enum Command {
     },
     /// Reads and hashes them only.
     Hash { source: PathBuf, ranges: PathBuf },
+    /// Compresses each 4 KiB page of NEW that differs from OLD alone, inside of RANGES, and adds up what that gives.
+    Pages {
+        old: PathBuf,
+        new: PathBuf,
+        ranges: PathBuf,
+        /// zstd level.
+        #[arg(long, default_value_t = 1)]
+        level: i32,
+    },
     /// Decodes and hashes everything that IN and IN.index hold. Where OUT is given it goes there: a file is made anew, sparse, and takes its name when it
     /// is synced; a block device is written in place.
     Decode { input: PathBuf, out: Option<PathBuf> },
@@ -109,9 +121,12 @@ fn store(threads: usize, source: &Path, ranges: &Path, out: Option<&Path>, known
     let source = File::open(source).unwrap();
     let wanted = wanted(ranges);
     let seen: Vec<Mutex<HashSet<[u8; 32]>>> = (0..256).map(|_| Mutex::default()).collect();
-    for entry in known.map(read_index).unwrap_or_default() {
+    let before: HashMap<u64, Entry> =
+        known.map(read_index).unwrap_or_default().into_iter().map(|entry| (entry.chunk, entry)).collect();
+    for entry in before.values() {
         seen[usize::from(entry.hash[0])].lock().unwrap().insert(entry.hash);
     }
+    let known = known.map(|known| File::open(known).unwrap());
     let file = out.map(|out| File::create(out).unwrap());
     let (next, end) = (AtomicUsize::new(0), AtomicU64::new(0));
     let (index, repeated) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
@@ -120,6 +135,7 @@ fn store(threads: usize, source: &Path, ranges: &Path, out: Option<&Path>, known
         let (mut packed, mut check) = (vec![0; zstd_safe::compress_bound(CHUNK)], vec![0; CHUNK]);
         let (mut compress, mut decompress) = (CCtx::create(), DCtx::create());
         compress.set_parameter(CParameter::CompressionLevel(level)).unwrap();
+        let mut bases = vec![0; CHUNK * JOB];
         let (mut mine, mut again, mut frames) = (Vec::new(), Vec::new(), Vec::with_capacity(CHUNK * JOB));
         loop {
             let first = next.fetch_add(JOB, Ordering::Relaxed);
@@ -130,7 +146,8 @@ fn store(threads: usize, source: &Path, ranges: &Path, out: Option<&Path>, known
             read_chunks(&source, job, buf);
             frames.clear();
             let begun = mine.len();
-            for (wanted, bytes) in job.iter().zip(buf.chunks_exact(CHUNK)) {
+            let mut differences = Differences::default();
+            for ((wanted, bytes), base) in job.iter().zip(buf.chunks_exact(CHUNK)).zip(bases.chunks_exact_mut(CHUNK)) {
                 if bytes == zeros {
                     continue;
                 }
@@ -143,13 +160,23 @@ fn store(threads: usize, source: &Path, ranges: &Path, out: Option<&Path>, known
                     again.push(Entry { chunk: wanted.chunk, offset: 0, len: 0, hash });
                     continue;
                 }
-                let len = compress.compress2(packed.as_mut_slice(), bytes).unwrap();
-                let payload = if len < ENOUGH { &packed[..len] } else { bytes };
-                if payload.len() == CHUNK {
-                    check.copy_from_slice(payload);
+                let old = known.as_ref().zip(before.get(&wanted.chunk));
+                let payload = if let Some((known, entry)) = old {
+                    entry.read(known, &mut decompress, &mut check, base);
+                    let base = &*base;
+                    let len = differences.compress(base, bytes, &mut packed);
+                    differences.decompress(base, &packed[..len], &mut check);
+                    &packed[..len]
                 } else {
-                    assert_eq!(decompress.decompress(check.as_mut_slice(), payload), Ok(CHUNK));
-                }
+                    let len = compress.compress2(packed.as_mut_slice(), bytes).unwrap();
+                    if len < ENOUGH {
+                        assert_eq!(decompress.decompress(check.as_mut_slice(), &packed[..len]), Ok(CHUNK));
+                        &packed[..len]
+                    } else {
+                        check.copy_from_slice(bytes);
+                        bytes
+                    }
+                };
                 assert_eq!(*blake3::hash(&check).as_bytes(), hash);
                 let offset = u64::try_from(frames.len()).unwrap();
                 mine.push(Entry { chunk: wanted.chunk, offset, len: payload.len(), hash });
@@ -178,6 +205,54 @@ fn store(threads: usize, source: &Path, ranges: &Path, out: Option<&Path>, known
     let begun = Instant::now();
     file.sync_all().unwrap();
     report(begun.elapsed().as_secs_f64(), end.into_inner());
+}
+
+/// What compresses against bases: one pair of contexts for a job, since they borrow the bases.
+#[derive(Default)]
+struct Differences<'a>(Option<(CCtx<'a>, DCtx<'a>)>);
+
+impl<'a> Differences<'a> {
+    fn contexts(&mut self) -> &mut (CCtx<'a>, DCtx<'a>) {
+        self.0.get_or_insert_with(|| {
+            let mut compress = CCtx::create();
+            compress.set_parameter(CParameter::CompressionLevel(1)).unwrap();
+            (compress, DCtx::create())
+        })
+    }
+
+    fn compress(&mut self, base: &'a [u8], bytes: &[u8], out: &mut [u8]) -> usize {
+        let (compress, _) = self.contexts();
+        compress.ref_prefix(base).unwrap();
+        compress.compress2(out, bytes).unwrap()
+    }
+
+    fn decompress(&mut self, base: &'a [u8], payload: &[u8], out: &mut [u8]) {
+        let (_, decompress) = self.contexts();
+        decompress.ref_prefix(base).unwrap();
+        assert_eq!(decompress.decompress(out, payload), Ok(CHUNK));
+    }
+}
+
+fn pages(old: &Path, new: &Path, ranges: &Path, level: i32) {
+    let (old, new) = (File::open(old).unwrap(), File::open(new).unwrap());
+    let (mut compress, mut packed) = (CCtx::create(), vec![0; zstd_safe::compress_bound(PAGE)]);
+    compress.set_parameter(CParameter::CompressionLevel(level)).unwrap();
+    let (mut stored, mut changed) = (0, 0_u64);
+    for wanted in wanted(ranges) {
+        for (start, len) in wanted.runs {
+            let (mut before, mut after) = (vec![0; len], vec![0; len]);
+            old.read_exact_at(&mut before, start).unwrap();
+            new.read_exact_at(&mut after, start).unwrap();
+            for (before, after) in before.chunks(PAGE).zip(after.chunks(PAGE)) {
+                if before != after {
+                    let len = compress.compress2(packed.as_mut_slice(), after).unwrap();
+                    stored += u64::try_from(len.min(after.len())).unwrap();
+                    changed += 1;
+                }
+            }
+        }
+    }
+    println!("{}", serde_json::json!({"pages": changed, "stored": stored}));
 }
 
 fn decode(threads: usize, input: &Path, out: Option<&Path>) {
@@ -241,6 +316,7 @@ fn main() {
             store(threads, &source, &ranges, Some(&out), known.as_deref(), level);
         }
         Command::Hash { source, ranges } => store(threads, &source, &ranges, None, None, 0),
+        Command::Pages { old, new, ranges, level } => pages(&old, &new, &ranges, level),
         Command::Decode { input, out } => decode(threads, &input, out.as_deref()),
     }
 }
