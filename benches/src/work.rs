@@ -14,7 +14,7 @@ use imgfmt::disk::{MemoryDisk, read_vec};
 use imgfmt::engine::{Cancel, Quiet, Run};
 use imgfmt::filesystem::files::FileSystem;
 use imgfmt::filesystem::open_files;
-use imgfmt::image::codec::{Compression, Compressor, Decompressor, compress_difference, decode_difference};
+use imgfmt::image::codec::{Compression, Compressor, Decompressor};
 use imgfmt::image::id::{Id, Pointer};
 use imgfmt::image::index::DedupIndex;
 use imgfmt::image::layout::Codec;
@@ -347,23 +347,24 @@ fn difference_cases(old: Vec<u8>) -> [Case; 2] {
         chunk[8192..12288].reverse();
     }
     let mut out = Vec::new();
+    let mut compressor = Compressor::new(Compression::default());
     let payloads: Vec<_> = new
         .chunks_exact(CHUNK)
         .zip(old.chunks_exact(CHUNK))
         .map(|(new, old)| {
-            let len = compress_difference(new, old, &mut out).unwrap();
+            let len = compressor.compress_difference(new, old, &mut out).unwrap();
             out[..len].to_vec()
         })
         .collect();
-    let (bases, mut check) = (old.clone(), vec![0; CHUNK]);
+    let (bases, mut check, mut decompressor) = (old.clone(), vec![0; CHUNK], Decompressor::default());
     let compress = Case::new("difference compress", len, move || {
         for (new, old) in new.chunks_exact(CHUNK).zip(old.chunks_exact(CHUNK)) {
-            std::hint::black_box(compress_difference(new, old, &mut out));
+            std::hint::black_box(compressor.compress_difference(new, old, &mut out));
         }
     });
     let decompress = Case::new("difference decompress", len, move || {
         for (payload, base) in payloads.iter().zip(bases.chunks_exact(CHUNK)) {
-            decode_difference(payload, base, &mut check).unwrap();
+            decompressor.decode_difference(payload, base, &mut check).unwrap();
         }
     });
     [compress, decompress]

@@ -7,7 +7,7 @@ use crate::capture::bad::read_tolerant;
 use crate::disk::{Disk, Extent, ExtentKind};
 use crate::engine::{Run, run_ordered};
 use crate::error::{Error, Result};
-use crate::image::codec::{Compression, Compressor, Decompressor, compress_difference, decode_difference};
+use crate::image::codec::{Compression, Compressor, Decompressor};
 use crate::image::frame;
 use crate::image::generation::{Found, Tree};
 use crate::image::id::{Id, Place, Pointer};
@@ -244,12 +244,16 @@ impl Work<'_> {
         let start = first.saturating_mul(self.shape.chunk_size());
         let end = extents.last().map_or(start, Extent::end);
         let mut buf = std::mem::take(&mut hands.buf);
-        buf.clear();
         buf.resize(usize::try_from(end.saturating_sub(start)).expect("a job is small"), 0);
         let mut bad = Vec::new();
-        for extent in extents.iter().filter(|extent| extent.kind == ExtentKind::Data) {
+        // The extents cover all of the buffer, which still holds another job's bytes.
+        for extent in &extents {
             let part = within(&mut buf, start, extent.offset..extent.end());
-            read_tolerant(self.disk, part, extent.offset, &mut bad)?;
+            if extent.kind == ExtentKind::Data {
+                read_tolerant(self.disk, part, extent.offset, &mut bad)?;
+            } else {
+                part.fill(0);
+            }
         }
         let mut chunks = Vec::new();
         let mut frames = Vec::new();
@@ -331,7 +335,7 @@ impl Work<'_> {
             if is_small {
                 if self.options.decode_verify {
                     hands.check.resize(bytes.len(), 0);
-                    decode_difference(payload, &hands.base, &mut hands.check)?;
+                    hands.decompressor.decode_difference(payload, &hands.base, &mut hands.check)?;
                     verify(&hands.check, id)?;
                 }
                 let codec = Codec::ZstdWithBase;
@@ -359,7 +363,7 @@ impl Work<'_> {
         if !self.index.is_usable(place) || !are_alike(bytes, &hands.base) {
             return None;
         }
-        let len = compress_difference(bytes, &hands.base, &mut hands.difference)?;
+        let len = hands.compressor.compress_difference(bytes, &hands.base, &mut hands.difference)?;
         Some((place, len))
     }
 }
@@ -387,10 +391,9 @@ fn are_alike(new: &[u8], old: &[u8]) -> bool {
     let len = new.len().min(old.len());
     let step = (len / SAMPLES).max(SAMPLE_LEN);
     let pairs = new.chunks(step).zip(old.chunks(step));
-    let sample = |piece: &[u8]| piece.get(..SAMPLE_LEN).map(<[u8]>::to_vec);
     let same = pairs.filter(|(a, b)| {
-        let (a, b) = (sample(a), sample(b));
-        a.is_some() && a == b && a.is_some_and(|a| a.iter().any(|byte| *byte != 0))
+        let (a, b) = (a.get(..SAMPLE_LEN), b.get(..SAMPLE_LEN));
+        a == b && a.is_some_and(|a| a.iter().any(|byte| *byte != 0))
     });
     same.take(2).count() == 2
 }

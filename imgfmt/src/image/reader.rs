@@ -9,7 +9,7 @@ use quick_cache::sync::Cache;
 
 use crate::error::{Error, Result, full_message};
 use crate::image::catalogue::{Catalogue, GenerationEntry, PackEntry};
-use crate::image::codec::{Decompressor, decode_difference};
+use crate::image::codec::Decompressor;
 use crate::image::frame::Frame;
 use crate::image::generation::Generation;
 use crate::image::id::{Id, Place, Pointer, image_id_hex};
@@ -311,7 +311,10 @@ impl Image {
             None => decoder.decompressor.decode(frame.codec, payload, out).map_err(|e| located(e, &pack, place))?,
             Some(base) => {
                 self.read_base(&mut decoder.decompressor, &mut decoder.base_frame, &mut decoder.base, base)?;
-                decode_difference(payload, &decoder.base, out).map_err(|e| located(e, &pack, place))?;
+                decoder
+                    .decompressor
+                    .decode_difference(payload, &decoder.base, out)
+                    .map_err(|e| located(e, &pack, place))?;
             }
         }
         if frame.id != pointer.id || Id::of_chunk(out) != pointer.id {
@@ -332,7 +335,10 @@ impl Image {
             None => decoder.decompressor.decode(frame.codec, payload, out).map_err(|e| located(e, &pack, place))?,
             Some(base) => {
                 self.read_base(&mut decoder.decompressor, &mut decoder.base_frame, &mut decoder.base, base)?;
-                decode_difference(payload, &decoder.base, out).map_err(|e| located(e, &pack, place))?;
+                decoder
+                    .decompressor
+                    .decode_difference(payload, &decoder.base, out)
+                    .map_err(|e| located(e, &pack, place))?;
             }
         }
         let id = match (frame_type, frame_type.id_context()) {
