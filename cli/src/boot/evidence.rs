@@ -110,7 +110,7 @@ pub(crate) struct Look {
     pub(crate) changed: bool,
     /// Whether it has one colour only.
     pub(crate) blank: bool,
-    /// Processor time that the virtual machine has used since it started; `None` where the system does not tell.
+    /// Processor time that the virtual machine has used or waited for since it started; `None` where the system does not tell.
     pub(crate) processor: Option<Duration>,
     /// Whether the guest's processor has paging switched on.
     pub(crate) paging: bool,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::boot::evidence::Decision;
 use crate::boot::machine::Options;
 use crate::boot::phrases::Reading;
+use crate::boot::start::Found;
 use crate::boot::watch::Seen;
 use crate::exit::Failure;
 use crate::image_name::ImageName;
@@ -23,7 +24,7 @@ pub(crate) struct Tested<'a> {
     /// What it was.
     pub(crate) options: &'a Options,
     /// Why it was started by that firmware.
-    pub(crate) why: &'a str,
+    pub(crate) found: &'a Found,
     /// How its instructions ran.
     pub(crate) accelerator: &'a str,
 }
@@ -43,7 +44,8 @@ impl Tested<'_> {
             "reason": reason,
             "seconds": self.seen.took.as_secs_f64(),
             "firmware": self.options.firmware.to_string(),
-            "firmware_reason": self.why,
+            "firmware_reason": self.found.why,
+            "doubts": self.found.doubts,
             "accelerator": self.accelerator,
             "bus": format!("{:?}", self.options.bus).to_lowercase(),
             "memory": self.options.memory,

@@ -1,12 +1,11 @@
-//! How a disk boots: from its own boot structures, never by trying.
+//! How a disk starts: from its own boot structures, never by trying.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use imgfmt::disk::{Slice, read_vec};
-use imgfmt::filesystem::open_files;
-use imgfmt::partition::{Layout, Scheme, read_layout};
+use imgfmt::startup::chain::{Chain, Severity, Verdict};
+use imgfmt::startup::examine;
 use imgfmt::{Disk, Result};
 
 /// What starts a machine.
@@ -30,102 +29,61 @@ impl fmt::Display for Firmware {
 /// What was found on a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// It can boot this way, and this is why.
-    With(Firmware, String),
-    /// It holds nothing that boots, and this is why.
-    DataOnly(String),
+    /// It is made to be started this way.
+    With(Firmware),
+    /// Nothing on it was ever made to be started.
+    DataOnly,
 }
 
-/// The program that firmware without a memory of its own starts. Source: UEFI 2.10, 3.5.1.1 "Removable Media Boot Behavior".
-const FALLBACK: [&[u8]; 3] = [b"EFI", b"BOOT", b"BOOTX64.EFI"];
-/// The GPT type of an EFI system partition, and the MBR's. Source: UEFI 2.10, 5.3.3 and 5.2.2.
-const ESP_TYPES: [&str; 2] = ["C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "ef"];
-/// Words in the boot code of systems that start the active partition and can do nothing without one.
-const NEEDS_ACTIVE: [&[u8]; 4] = [
-    b"Invalid partition table",
-    b"Missing operating system",
-    b"Error loading operating system",
-    b"No active partition",
-];
-/// Words in the boot sector that filesystem tools write where nothing is to boot.
-const SAYS_NOT_BOOTABLE: [&[u8]; 2] = [b"This is not a bootable disk", b"Non-System disk"];
-
-/// Looks at the boot structures of a disk.
-pub(crate) fn find_start(disk: &Arc<dyn Disk>) -> Result<Start> {
-    if disk.len() < 512 {
-        return Ok(Start::DataOnly("it is shorter than a boot sector".into()));
-    }
-    let layout = read_layout(disk)?;
-    let first = read_vec(disk, 0, 512)?;
-    let bios = bios_start(&first, &layout, disk);
-    let mut efi_without_fallback = None;
-    for partition in &layout.partitions {
-        if partition.unusable.is_some() || !ESP_TYPES.iter().any(|code| partition.type_code.eq_ignore_ascii_case(code))
-        {
-            continue;
-        }
-        let slice: Arc<dyn Disk> = Arc::new(Slice::open(Arc::clone(disk), partition.range.clone())?);
-        if has_file(&slice, &FALLBACK) {
-            let why = format!("the EFI system partition {} has EFI/BOOT/BOOTX64.EFI", partition.number);
-            return Ok(Start::With(Firmware::Uefi, why));
-        }
-        efi_without_fallback = Some(partition.number);
-    }
-    Ok(match (bios, efi_without_fallback) {
-        (Ok(why), _) => Start::With(Firmware::Bios, why),
-        // A real machine remembers the path of its loader; what is not there for sure cannot be said without trying.
-        (Err(_), Some(number)) => Start::With(
-            Firmware::Uefi,
-            format!(
-                "partition {number} is an EFI system partition; it has no EFI/BOOT/BOOTX64.EFI, which fresh firmware starts"
-            ),
-        ),
-        (Err(why), None) => Start::DataOnly(format!("{why}; it has no EFI system partition either")),
-    })
+/// How a disk starts, and why that is thought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// How.
+    pub(crate) start: Start,
+    /// A phrase for people. Can hold untrusted text.
+    pub(crate) why: String,
+    /// What is wrong on the way from that firmware to the system, as far as it can be followed without running anything. Can hold untrusted text.
+    pub(crate) doubts: Vec<String>,
 }
 
-/// Why a BIOS would start the disk, or why not.
-fn bios_start(first: &[u8], layout: &Layout, disk: &Arc<dyn Disk>) -> std::result::Result<String, String> {
-    let holds = |words: &[&[u8]]| words.iter().any(|words| first.windows(words.len()).any(|window| window == *words));
-    if first.get(510..512) != Some(&[0x55, 0xaa]) {
-        return Err("its first sector has no boot signature".into());
-    }
-    if first.get(..440).is_none_or(|code| code.iter().all(|byte| *byte == 0)) {
-        return Err("its first sector holds no boot code".into());
-    }
-    if holds(&SAYS_NOT_BOOTABLE) {
-        return Err("the code in its first sector only says that the disk does not boot".into());
-    }
-    let active: Vec<_> = layout.partitions.iter().filter(|partition| partition.active).collect();
-    if layout.scheme != Scheme::None && holds(&NEEDS_ACTIVE) {
-        let Some(active) = active.first() else {
-            return Err("its boot code starts the active partition, and no partition is active".into());
-        };
-        let sector = read_vec(disk, active.range.start, 512).unwrap_or_default();
-        let not_bootable =
-            SAYS_NOT_BOOTABLE.iter().any(|words| sector.windows(words.len()).any(|window| window == *words));
-        if not_bootable {
-            return Err(format!(
-                "the boot sector of its active partition {} only says that the disk does not boot",
-                active.number
-            ));
-        }
-        return Ok(format!("its first sector holds boot code, and partition {} is active", active.number));
-    }
-    Ok("its first sector holds boot code".into())
-}
+/// Findings of disks that were partitioned and formatted, and never made bootable.
+const NEVER_BOOTABLE: [&str; 2] = ["active-partition-missing", "boot-sector-empty"];
 
-fn has_file(partition: &Arc<dyn Disk>, path: &[&[u8]]) -> bool {
-    let find = || -> Result<bool> {
-        let Some(files) = open_files(partition)? else { return Ok(false) };
-        let mut node = files.root();
-        for name in path {
-            let Some(entry) = files.lookup(node, name)? else { return Ok(false) };
-            node = entry.node;
-        }
-        Ok(true)
+/// Looks at the boot structures of a disk. Of the two chains, that of UEFI and that of a BIOS, the one counts that is known better to be whole; both alike: UEFI's, as
+/// in firmware that can do both.
+pub(crate) fn find_start(disk: &Arc<dyn Disk>) -> Result<Found> {
+    let startup = examine(disk)?;
+    let rank = |chain: &Chain| match chain.verdict() {
+        Verdict::Whole => 3,
+        Verdict::Doubtful => 2,
+        Verdict::Broken => 1,
+        Verdict::Absent => 0,
     };
-    find().unwrap_or(false)
+    let (firmware, chain) = if rank(&startup.uefi) >= rank(&startup.bios) {
+        (Firmware::Uefi, &startup.uefi)
+    } else {
+        (Firmware::Bios, &startup.bios)
+    };
+    let doubts: Vec<String> = chain
+        .findings
+        .iter()
+        .filter(|finding| finding.severity > Severity::Note)
+        .map(|finding| finding.text.clone())
+        .collect();
+    if chain.verdict() == Verdict::Absent {
+        let why =
+            [&startup.bios, &startup.uefi].map(|chain| chain.steps.last().cloned().unwrap_or_default()).join("; ");
+        return Ok(Found { start: Start::DataOnly, why, doubts });
+    }
+    // A system on it, of which something speaks, may have lost its active partition; boot code that nobody knows may need none.
+    let broken: Vec<_> = chain.findings.iter().filter(|finding| finding.severity == Severity::Broken).collect();
+    let unknown = chain.findings.iter().any(|finding| finding.code == "boot-code-unknown");
+    let never = !unknown && !broken.is_empty() && broken.iter().all(|finding| NEVER_BOOTABLE.contains(&finding.code));
+    if firmware == Firmware::Bios && never && startup.references.is_empty() {
+        return Ok(Found { start: Start::DataOnly, why: doubts.join("; "), doubts });
+    }
+    let why = format!("its way from {firmware} to a system is {}", chain.verdict().name());
+    Ok(Found { start: Start::With(firmware), why, doubts })
 }
 
 /// The files of OVMF, UEFI firmware for virtual machines.
@@ -172,36 +130,36 @@ mod tests {
         bytes
     }
 
-    fn start(bytes: Vec<u8>) -> Start {
+    fn find(bytes: Vec<u8>) -> Found {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
         find_start(&disk).unwrap()
     }
 
-    fn data_only(bytes: Vec<u8>, why: &str) {
-        match start(bytes) {
-            Start::DataOnly(reason) => assert!(reason.contains(why), "{reason}"),
-            with => panic!("{with:?}"),
-        }
-    }
-
     #[test]
     fn boot_code_starts_by_bios() {
-        assert!(matches!(start(disk(STANDARD, 0x80)), Start::With(Firmware::Bios, _)));
-        assert!(
-            matches!(start(disk(b"\xebsome loader", 0)), Start::With(Firmware::Bios, _)),
-            "it may need no active partition"
-        );
+        let found = find(disk(b"\xebsome loader", 0));
+        assert_eq!(found.start, Start::With(Firmware::Bios), "it may need no active partition");
+        assert!(!found.doubts.is_empty(), "nobody knows this loader");
+        let found = find(disk(STANDARD, 0x80));
+        assert_eq!(found.start, Start::With(Firmware::Bios));
+        assert!(found.why.contains("broken") && found.doubts[0].contains("Missing operating system"), "{found:?}");
     }
 
     #[test]
     fn disks_without_anything_that_boots_are_data() {
-        data_only(vec![0; 1 << 20], "no boot signature");
-        data_only(vec![0; 100], "shorter");
-        data_only(disk(&[], 0x80), "no boot code");
-        data_only(disk(STANDARD, 0), "no partition is active");
-        data_only(disk(b"\xeb\x3cThis is not a bootable disk", 0), "only says");
-        let mut bytes = disk(STANDARD, 0x80);
-        bytes[64 * 512 + 90..][..27].copy_from_slice(b"This is not a bootable disk");
-        data_only(bytes, "boot sector of its active partition 1");
+        let mut not_bootable = disk(STANDARD, 0x80);
+        let sector = [&b"\xeb\x3c\x90mkfs.fat"[..], &[0; 79], b"This is not a bootable disk"].concat();
+        not_bootable[64 * 512..][..sector.len()].copy_from_slice(&sector);
+        not_bootable[64 * 512 + 510..][..2].copy_from_slice(&[0x55, 0xaa]);
+        for (bytes, why) in [
+            (vec![0; 1 << 20], "no boot signature"),
+            (vec![0; 100], "shorter"),
+            (disk(&[], 0), "no boot code"),
+            (disk(STANDARD, 0), "active partition missing"),
+            (not_bootable, "starts nothing"),
+        ] {
+            let found = find(bytes);
+            assert!(found.start == Start::DataOnly && found.why.contains(why), "{why}: {found:?}");
+        }
     }
 }

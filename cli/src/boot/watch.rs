@@ -283,12 +283,16 @@ fn recognise(running: &mut Running) -> Option<ScreenText> {
     (ran.status.success() && !text.trim().is_empty()).then_some(ScreenText { text, reading: Reading::Recognised })
 }
 
-/// Processor time of a process so far, user and system; `None` where there is no Linux `/proc`. Source: proc(5), fields 14 and 15 of `stat`.
+/// Time that the threads of a process have run or waited for a processor so far: on a busy machine a guest that works hard runs little, but waits. `None` where
+/// there is no Linux that counts this. Source: Linux, Documentation/scheduler/sched-stats.rst, the first two fields of `/proc/PID/schedstat`.
 fn processor_time(process: u32) -> Option<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name, in brackets, may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |field: usize| fields.get(field)?.parse::<u64>().ok();
-    // Linux counts in hundredths of a second for programs, whatever its own clock.
-    Some(Duration::from_millis(ticks(11)?.checked_add(ticks(12)?)?.checked_mul(10)?))
+    let mut sum = Duration::ZERO;
+    for task in std::fs::read_dir(format!("/proc/{process}/task")).ok()? {
+        // A thread that has just ended counts no more.
+        let Ok(text) = std::fs::read_to_string(task.ok()?.path().join("schedstat")) else { continue };
+        let mut fields = text.split_whitespace().map(str::parse::<u64>);
+        let (ran, waited) = (fields.next()?.ok()?, fields.next()?.ok()?);
+        sum = sum.saturating_add(Duration::from_nanos(ran)).saturating_add(Duration::from_nanos(waited));
+    }
+    Some(sum)
 }

@@ -16,7 +16,7 @@ use crate::boot::evidence::{Decision, Evidence, Outcome};
 use crate::boot::machine::{Bus, Options, Qemu, has_desktop, sets_display, usual_bus};
 use crate::boot::report::{self, Place, Tested};
 use crate::boot::served::Served;
-use crate::boot::start::{Firmware, Start, find_start};
+use crate::boot::start::{Firmware, Found, Start, find_start};
 use crate::boot::virtualbox;
 use crate::boot::watch::watch;
 use crate::exit::{DONE, FOUND, Failure};
@@ -107,15 +107,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return Err(attach_a_view(&name));
     }
     let disk = AnyDisk::open(name.clone(), &arguments.packs, &arguments.options)?;
-    let start = match arguments.firmware {
+    let asked = |firmware| Found { start: Start::With(firmware), why: "--firmware says so".into(), doubts: Vec::new() };
+    let found = match arguments.firmware {
         Wanted::Auto => find_start(&disk.disk)?,
-        Wanted::Bios => Start::With(Firmware::Bios, "--firmware says so".into()),
-        Wanted::Uefi => Start::With(Firmware::Uefi, "--firmware says so".into()),
+        Wanted::Bios => asked(Firmware::Bios),
+        Wanted::Uefi => asked(Firmware::Uefi),
     };
-    let (firmware, why) = match start {
-        Start::With(firmware, why) => (firmware, why),
-        Start::DataOnly(why) => return data_only(arguments, &name, &disk, &why),
-    };
+    let Start::With(firmware) = found.start else { return data_only(arguments, &name, &disk, &found.why) };
+    for doubt in &found.doubts {
+        eprintln!("hikae: warning: {}", printable(doubt));
+    }
     let sector_size = disk.disk.sector_size();
     let options = Options {
         memory: arguments.memory,
@@ -141,7 +142,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         eprintln!(
             "hikae: {} starts by {firmware}: {}; {}, {} s at most",
             disk.what,
-            printable(&why),
+            printable(&found.why),
             qemu.accelerator(),
             arguments.limit.as_secs()
         );
@@ -150,10 +151,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             arguments,
             &name,
             &disk,
-            &Tested { seen: &seen, options: &options, why: &why, accelerator: qemu.accelerator() },
+            &Tested { seen: &seen, options: &options, found: &found, accelerator: qemu.accelerator() },
         );
     }
-    eprintln!("hikae: {} starts by {firmware}: {}; {}", disk.what, printable(&why), qemu.accelerator());
+    eprintln!("hikae: {} starts by {firmware}: {}; {}", disk.what, printable(&found.why), qemu.accelerator());
     eprintln!("hikae: what the guest writes is thrown away at the end");
     let mut command = qemu.command(&options, &served.drive, folder.path())?;
     command.args(["-usb", "-device", "usb-tablet"]);
