@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use imgfmt::Error;
+use imgfmt::format::identity::Identity;
 use imgfmt::image::catalogue::GenerationEntry;
 use imgfmt::image::{FolderStore, Generation, Image, OpenOptions};
 
@@ -40,6 +41,15 @@ impl ImageName {
     /// Says whether it names a hikae image, by its name.
     pub(crate) fn is_hikae(&self) -> bool {
         self.path.extension().is_some_and(|extension| extension == "hik")
+    }
+
+    /// Where the identifiers of virtual disk files come from that show a disk of another format: from its place and the time of its last change.
+    pub(crate) fn identity_of_file(&self) -> Identity {
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        let changed = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
+        let seconds = changed.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        let snapshot = self.generation.as_deref().unwrap_or_default();
+        Identity::of(&["file", &path.to_string_lossy(), snapshot], seconds.map_or(0, |seconds| seconds.as_secs()))
     }
 
     /// Opens the image; packs may also lie in `more` folders. Warnings about it go to stderr.

@@ -68,7 +68,7 @@ impl Inside {
         if self.name.path.extension() != Some(OsStr::new("hik")) {
             let wish = self.name.generation.as_deref();
             let source = source::open(&self.name.path, wish, None, &DiskOptions::default())?.source;
-            let tree = Tree::of_disk(source.disk, 0, &options);
+            let tree = Tree::of_disk(source.disk, &self.name.identity_of_file(), &options);
             let start = tree.root();
             return Ok(Opened { tree, start, image: None, prefix: self.name.to_string() });
         }

@@ -10,6 +10,7 @@
 pub mod cache;
 pub mod chain;
 pub mod file;
+pub mod identity;
 pub mod layer;
 mod names;
 pub mod policy;
@@ -20,6 +21,7 @@ pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
+pub(crate) mod write;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

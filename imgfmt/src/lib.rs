@@ -23,6 +23,7 @@ pub mod crc32c;
 pub mod disk;
 pub mod engine;
 pub mod error;
+pub mod export;
 pub mod extract;
 pub mod filesystem;
 pub mod format;
@@ -37,6 +38,7 @@ pub mod startup;
 pub mod target;
 pub mod tree;
 pub mod verify;
+pub mod view;
 pub mod volume;
 
 pub use disk::{Disk, Extent, ExtentKind, WritableDisk};

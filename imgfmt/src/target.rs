@@ -7,7 +7,7 @@ mod ioctl;
 
 pub use copy::{Copied, CopyOptions, copy};
 pub use device::DeviceTarget;
-pub use file::FileTarget;
+pub use file::{FileTarget, NewFile};
 
 use crate::disk::{Disk, WritableDisk};
 use crate::error::Result;

@@ -4,7 +4,9 @@
 //!
 //! ```text
 //! 0012_2026-11-15T093000Z/    number, UTC
-//!     disk.raw                the whole disk
+//!     disk.raw                the whole disk, and the same as a file of each format that can hold it:
+//!     disk.vmdk disk-flat.vmdk disk.vhd disk.vhdx disk.vdi disk.qcow2
+//!     README.txt              where one of them is missing: why
 //!     p1/ ... pN/             files of the partitions
 //!     p1.raw ... pN.raw       the partitions
 //!     vg-lv/  vg-lv.raw       LVM2 logical volumes
@@ -12,7 +14,7 @@
 //! ```
 //!
 //! Any other disk (a raw file, a device, another image format, one generation alone) is shown without the level of generations: `disk.raw`
-//! and `p1` lie at the root. A folder whose files cannot be shown holds one file, `README.txt`, which says what lies there and how to get at it;
+//! and `p1` lie at the root. Files of disks are computed as they are read ([`crate::view`]). A folder whose files cannot be shown holds one file, `README.txt`, which says what lies there and how to get at it;
 //! it is never an empty folder. What is damaged is an error of its own kind, never a folder that looks whole.
 //!
 //! The tree is itself a [`FileSystem`], so whoever can walk one can walk the other. It does not change: generations that are added while it
@@ -36,6 +38,7 @@ use crate::filesystem::Summary;
 use crate::filesystem::files::{
     Attributes, Content, Entry, FileSystem, NodeId, NodeKind, Space, StreamEntry, Time, Xattr,
 };
+use crate::format::identity::Identity;
 use crate::image::Image;
 use crate::image::catalogue::GenerationEntry;
 use crate::image::record::folder_name;
@@ -121,9 +124,9 @@ impl Tree {
         Self::open(Shown::Image(image), options)
     }
 
-    /// Shows one disk, with the time at which it was captured (0 where that is not known).
-    pub fn of_disk(disk: Arc<dyn Disk>, created: u64, options: &TreeOptions) -> Self {
-        Self::open(Shown::Disk(Arc::new(DiskFolder::open(disk, created))), options)
+    /// Shows one disk; its identity also tells when it was captured (0 where that is not known).
+    pub fn of_disk(disk: Arc<dyn Disk>, identity: &Identity, options: &TreeOptions) -> Self {
+        Self::open(Shown::Disk(Arc::new(DiskFolder::open(disk, identity))), options)
     }
 
     fn open(shown: Shown, options: &TreeOptions) -> Self {
@@ -244,10 +247,10 @@ impl Tree {
         match &self.shown {
             Shown::Disk(disk) => Ok(Arc::clone(disk)),
             Shown::Image(image) => self.disks.get_or_insert_with(&generation, || {
-                let entry = find(image, generation).ok_or_else(|| stale(generation))?;
+                find(image, generation).ok_or_else(|| stale(generation))?;
                 let disk = image.generation(generation)?;
-                let allocated = disk.record().counts.data;
-                Ok(Arc::new(DiskFolder::open(Arc::new(disk), entry.created).with_allocated(allocated)))
+                let (allocated, identity) = (disk.record().counts.data, disk.record().identity());
+                Ok(Arc::new(DiskFolder::open(Arc::new(disk), &identity).with_allocated(allocated)))
             }),
         }
     }

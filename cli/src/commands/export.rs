@@ -1,10 +1,13 @@
-//! `hikae export`: a generation as a raw disk file.
+//! `hikae export`: a generation as a virtual disk file.
 
 use std::path::PathBuf;
 
 use imgfmt::Disk;
+use imgfmt::export::{Kind, export};
+use imgfmt::format::Format;
+use imgfmt::format::identity::Identity;
+use imgfmt::format::qcow2::Compression;
 use imgfmt::target::device::{TargetKind, kind_of};
-use imgfmt::target::{CopyOptions, FileTarget, Target, copy};
 use serde_json::json;
 
 use crate::any_disk::AnyDisk;
@@ -14,14 +17,25 @@ use crate::image_name::ImageName;
 use crate::source::DiskOptions;
 use crate::text::{short_size, size};
 
-/// Writes a generation as a sparse raw disk file.
+/// Writes a generation as a virtual disk file that is there once it is whole.
+///
+/// Of qcow2, VHD, VHDX, VMDK and VDI only what is not zero is stored, and a raw file has holes. Each file gets an identity of its own.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The image, and the generation: a number, latest (the default), ~1, a date or an age. Or a virtual disk file, raw file or device.
     #[arg(value_name = "IMAGE[@GEN]", add = crate::complete::generations())]
     image: String,
-    /// The new file; its name ends in .raw, .img or .dd.
+    /// The new file. What its name ends in is its format, unless --format says otherwise: .raw, .img, .dd, .qcow2, .vhd, .vhdx, .vmdk, .vdi.
     out: PathBuf,
+    /// The format: raw, qcow2, vhd, vhdx, vmdk or vdi.
+    #[arg(long)]
+    format: Option<Format>,
+    /// Compress it: qcow2 (with zlib, which every program reads, or zstd), and VMDK (always with zlib; the stream-optimized kind, as in OVA files).
+    #[arg(long, value_name = "METHOD", num_args = 0..=1, require_equals = true, default_missing_value = "zlib", conflicts_with = "fixed")]
+    compress: Option<Compressed>,
+    /// VHD, VHDX, VDI: of the fixed kind, which takes up as much as the disk.
+    #[arg(long)]
+    fixed: bool,
     /// Replace a file that is there.
     #[arg(long)]
     overwrite: bool,
@@ -39,11 +53,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let extension = arguments.out.extension().and_then(|extension| extension.to_str()).unwrap_or("");
-    if !matches!(extension, "raw" | "img" | "dd") {
-        let out = arguments.out.display();
-        return Err(Failure::WrongUse(format!("{out}: raw files are written so far; name it .raw, .img or .dd")));
-    }
+    let kind = kind(arguments)?;
     match kind_of(&arguments.out)? {
         TargetKind::New => {}
         TargetKind::File if arguments.overwrite => {}
@@ -59,17 +69,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let from = AnyDisk::open(ImageName::parse(&arguments.image), &arguments.packs, &arguments.disk)?;
     from.guard_target(&arguments.packs, &arguments.out)?;
     let disk = &from.disk;
-    let target = FileTarget::create(&arguments.out, disk.len())?;
+    let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let copied = with_progress(arguments.threads, |run| {
         run.progress.begin("exporting", disk.len());
-        let copied = copy(disk, &target, CopyOptions::default(), run)?;
-        Ok(copied)
+        Ok(export(disk, &arguments.out, kind, &Identity::random(created), run)?)
     });
     let copied =
         copied.map_err(|failure| failure.if_stopped(|| format!("{} is as it was", arguments.out.display())))?;
-    Box::new(target).finish()?;
     if arguments.json {
         let report = json!({"out": arguments.out.display().to_string(), "generation": from.generation,
+            "format": kind.format().name(),
             "data": copied.data, "zero": copied.zero, "absent": copied.absent, "bad": copied.bad});
         println!("{report:#}");
     } else {
@@ -84,4 +93,36 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         }
     }
     Ok(if copied.bad.is_empty() { DONE } else { FOUND })
+}
+
+/// How a file is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Compressed {
+    Zlib,
+    Zstd,
+}
+
+/// Which file is asked for.
+fn kind(arguments: &Arguments) -> Result<Kind, Failure> {
+    let format = arguments.format.or_else(|| Format::of_extension(&arguments.out));
+    let Some(format) = format else {
+        let (out, known) = (arguments.out.display(), Format::ALL.map(Format::name).join(", "));
+        return Err(Failure::WrongUse(format!(
+            "{out}: its name does not say which format is wanted; say --format: {known}"
+        )));
+    };
+    match (format, arguments.compress, arguments.fixed) {
+        (Format::Raw, None, _) => Ok(Kind::Raw),
+        (Format::Qcow2, None, false) => Ok(Kind::Qcow2(None)),
+        (Format::Qcow2, Some(Compressed::Zlib), _) => Ok(Kind::Qcow2(Some(Compression::Zlib))),
+        (Format::Qcow2, Some(Compressed::Zstd), _) => Ok(Kind::Qcow2(Some(Compression::Zstd))),
+        (Format::Vhd, None, fixed) => Ok(if fixed { Kind::VhdFixed } else { Kind::Vhd }),
+        (Format::Vhdx, None, fixed) => Ok(if fixed { Kind::VhdxFixed } else { Kind::Vhdx }),
+        (Format::Vdi, None, fixed) => Ok(if fixed { Kind::VdiFixed } else { Kind::Vdi }),
+        (Format::Vmdk, None, false) => Ok(Kind::Vmdk),
+        (Format::Vmdk, Some(Compressed::Zlib), _) => Ok(Kind::VmdkStream),
+        (_, Some(Compressed::Zstd), _) => Err(Failure::WrongUse(format!("{format} cannot be compressed with zstd"))),
+        (_, Some(_), _) => Err(Failure::WrongUse(format!("{format} cannot be compressed"))),
+        _ => Err(Failure::WrongUse(format!("{format} is not written as a fixed file: VHD, VHDX and VDI are"))),
+    }
 }

@@ -1,10 +1,14 @@
 //! `hikae info`: everything about a generation, a virtual disk file, a raw disk or a device.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use imgfmt::Disk;
 use imgfmt::capture::plan::{PlanOptions, plan};
 use imgfmt::format::{About, Format};
+use imgfmt::image::Generation;
 use imgfmt::image::record::Record;
+use imgfmt::view::{Offer, offers};
 use serde_json::json;
 
 use crate::any_disk::AnyDisk;
@@ -41,8 +45,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return boot_chain::show(&any.disk, &any.from, arguments.json);
     }
     if name.is_hikae() {
-        let generation = name.open_generation(&arguments.packs)?;
+        let generation = Arc::new(name.open_generation(&arguments.packs)?);
         let image = generation.image();
+        let disk: Arc<dyn Disk> = Arc::<Generation>::clone(&generation);
+        let views = offers(&disk, "disk", &generation.record().identity());
         if arguments.json {
             let packs: Vec<_> = image
                 .catalogue()
@@ -50,7 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
                 .iter()
                 .map(|pack| json!({"name": image.store().name(pack.number), "len": pack.file_len}))
                 .collect();
-            let info = json!({"record": generation.record(), "packs": packs, "warnings": image.warnings()});
+            let info = json!({"record": generation.record(), "packs": packs, "warnings": image.warnings(),
+                "views": views_json(&views)});
             println!("{info:#}");
         } else {
             let len: u64 = image.catalogue().packs.iter().map(|pack| pack.file_len).sum();
@@ -63,6 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
                 short_size(image.chunk_size().into())
             );
             show_record(generation.record());
+            show_views(&views);
         }
         return Ok(DONE);
     }
@@ -73,6 +81,7 @@ fn show_source(name: &ImageName, arguments: &Arguments) -> Result<u8, Failure> {
     let opened = source::open(&name.path, name.generation.as_deref(), None, &arguments.options)?;
     let source = &opened.source;
     let plan = plan(&source.disk, PlanOptions::default())?;
+    let views = offers(&source.disk, "disk", &name.identity_of_file());
     if arguments.json {
         let partitions: Vec<_> = plan
             .partitions
@@ -108,6 +117,7 @@ fn show_source(name: &ImageName, arguments: &Arguments) -> Result<u8, Failure> {
             "id": plan.layout.disk_id,
             "problems": plan.layout.problems,
             "partitions": partitions,
+            "views": views_json(&views),
             "format": opened.about.format.name(),
             "files": opened.about.chain().map(layer_json).collect::<Vec<_>>(),
             "snapshots": opened.snapshots.iter().map(|snapshot| json!({
@@ -156,7 +166,27 @@ fn show_source(name: &ImageName, arguments: &Arguments) -> Result<u8, Failure> {
             println!("partition {}: {}", kept.partition.number, printable(reason));
         }
     }
+    show_views(&views);
     Ok(DONE)
+}
+
+/// As which virtual disk files a mount shows the disk, and why not as others.
+fn show_views(views: &[Offer]) {
+    let there: Vec<_> = views.iter().filter(|offer| offer.view.is_ok()).map(|offer| offer.name.as_str()).collect();
+    println!("in a mount: {}", there.join(" "));
+    for offer in views {
+        if let Err(reason) = &offer.view {
+            println!("  no {}: {reason}", offer.name);
+        }
+    }
+}
+
+fn views_json(views: &[Offer]) -> Vec<serde_json::Value> {
+    let json = |offer: &Offer| match &offer.view {
+        Ok(view) => json!({"name": offer.name, "format": offer.format.name(), "len": view.len()}),
+        Err(reason) => json!({"name": offer.name, "format": offer.format.name(), "reason": reason}),
+    };
+    views.iter().map(json).collect()
 }
 
 fn layer_json(about: &About) -> serde_json::Value {

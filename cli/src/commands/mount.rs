@@ -157,7 +157,7 @@ fn open(arguments: &Arguments, cache_bytes: u64) -> Result<Tree, Failure> {
     if !name.is_hikae() {
         let opened = source::open(&name.path, name.generation.as_deref(), None, &arguments.disk)?;
         opened.tell_notes();
-        return Ok(Tree::of_disk(opened.source.disk, modified(&name.path), &options));
+        return Ok(Tree::of_disk(opened.source.disk, &name.identity_of_file(), &options));
     }
     for folder in [name.path.parent().unwrap_or(Path::new(""))].into_iter().chain(arguments.packs.iter().map(|p| &**p))
     {
@@ -169,7 +169,8 @@ fn open(arguments: &Arguments, cache_bytes: u64) -> Result<Tree, Failure> {
         Some(wish) => {
             let entry = choose(&image, wish)?;
             let disk = image.generation(entry.number)?;
-            Ok(Tree::of_disk(Arc::new(disk), entry.created, &options))
+            let identity = disk.record().identity();
+            Ok(Tree::of_disk(Arc::new(disk), &identity, &options))
         }
     }
 }
@@ -184,12 +185,6 @@ fn guard_hidden(folder: &Path, dir: &Path) -> Result<(), Failure> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// Seconds since 1970 of the last change of a file.
-fn modified(path: &Path) -> u64 {
-    let time = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    time.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs())
 }
 
 /// Tells the process that waits, and lets go of everything that it was given.

@@ -14,11 +14,16 @@ fn boot(disk: &Path, seconds: u32) -> Ran {
 /// The same with arguments of QEMU.
 pub(crate) fn boot_with(disk: &Path, seconds: u32, arguments: &[&str]) -> Ran {
     let drive = format!("file={},format=raw,if=ide,snapshot=on", text(disk));
+    machine(seconds, &[&["-drive", &drive], arguments].concat())
+}
+
+/// Starts a machine with these arguments of QEMU, which describe its disk too.
+pub(crate) fn machine(seconds: u32, arguments: &[&str]) -> Ran {
     let seconds = seconds.to_string();
     let usual = ["-accel", "tcg", "-display", "none", "-nodefaults", "-vga", "std", "-serial", "stdio", "-no-reboot"];
     let start = [seconds.as_str(), "qemu-system-x86_64"];
-    let disk = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-drive", &drive];
-    run("timeout", start.iter().chain(&usual).chain(&disk).chain(arguments))
+    let exit = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"];
+    run("timeout", start.iter().chain(&usual).chain(&exit).chain(arguments))
 }
 
 /// The tiny disk of `samples/boot` boots, and its content is right.
@@ -33,7 +38,7 @@ fn does_not_boot(disk: &Path) {
     assert!(ran.code != 33 && !ran.out.contains("BOOTPROOF") && !ran.out.contains("boot:"), "{ran:?}");
 }
 
-fn tiny(folder: &Path) -> PathBuf {
+pub(crate) fn tiny(folder: &Path) -> PathBuf {
     let disk = folder.join("disk.img");
     run("bash", [&format!("{SAMPLES}/mk-tiny"), text(&disk)]).expect(0);
     disk

@@ -5,7 +5,11 @@ use std::process::Command;
 
 const HIKAE: &str = env!("CARGO_BIN_EXE_hikae");
 
-/// A small image in a folder, with two generations `disk.raw` and `p1` being all there is inside.
+/// A disk as a file of each format.
+const DISKS: [&str; 7] =
+    ["/disk-flat.vmdk", "/disk.qcow2", "/disk.raw", "/disk.vdi", "/disk.vhd", "/disk.vhdx", "/disk.vmdk"];
+
+/// A small image in a folder, with two generations; the disk and `p1` are all there is inside.
 fn image(folder: &Path) {
     std::fs::write(folder.join("disk.img"), vec![7; 100_000]).unwrap();
     for _ in 0..2 {
@@ -42,8 +46,10 @@ fn bash_completes_commands_generations_and_paths_inside() {
     assert_eq!(bash(folder.path(), "hikae comp"), ["completions "]);
     assert_eq!(bash(folder.path(), "hikae ls d.hik@"), ["latest", "2", "1"]);
     assert_eq!(bash(folder.path(), "hikae ls d.hik@la"), ["latest "]);
-    assert_eq!(bash(folder.path(), "hikae ls d.hik:/"), ["/disk.raw", "/p1/", "/p1.raw"]);
-    assert_eq!(bash(folder.path(), "hikae ls d.hik@1:/d"), ["/disk.raw "]);
+    let mut all = bash(folder.path(), "hikae ls d.hik:/");
+    all.sort();
+    assert_eq!(all, [&DISKS[..], &["/p1.raw", "/p1/"]].concat());
+    assert_eq!(bash(folder.path(), "hikae ls d.hik@1:/disk.r"), ["/disk.raw "]);
     assert_eq!(bash(folder.path(), "hikae ls d.hik:/p1/"), ["/p1/README.txt "]);
     assert_eq!(bash(folder.path(), "hikae ls nothing.hik:/"), [""]);
 }

@@ -13,8 +13,11 @@
 mod layout;
 mod read;
 mod snapshot;
+pub(crate) mod write;
 
 use crate::format::{Driver, Format};
+
+pub use write::Compression;
 
 /// Its place in the table of formats.
 pub(super) const DRIVER: Driver = Driver {

@@ -10,6 +10,7 @@
 
 mod layout;
 mod read;
+pub(crate) mod write;
 
 use crate::format::{Driver, Format};
 

@@ -16,6 +16,7 @@ mod log;
 mod metadata;
 mod read;
 mod replay;
+pub(crate) mod write;
 
 use crate::format::{Driver, Format};
 

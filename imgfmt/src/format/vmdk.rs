@@ -9,10 +9,11 @@
 //!
 //! ESX's own sparse files (COWD, seSparse), raw device mappings and encryption: all refused by name.
 
-mod descriptor;
+pub(crate) mod descriptor;
 mod layout;
 mod read;
 mod sparse;
+pub(crate) mod write;
 
 use crate::format::{Driver, Format};
 

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::format::identity::Identity;
 use crate::image::id::{Id, Place, Pointer};
 
 /// One generation, as it was captured.
@@ -263,6 +264,11 @@ impl Record {
     pub fn created_seconds(&self) -> u64 {
         let time = self.created.parse::<jiff::Timestamp>().ok();
         time.and_then(|time| u64::try_from(time.as_second()).ok()).unwrap_or(0)
+    }
+
+    /// Where the identifiers of the virtual disk files come from that show this generation.
+    pub fn identity(&self) -> Identity {
+        Identity::of(&[&self.image, &self.generation.to_string(), &self.root.id], self.created_seconds())
     }
 
     /// The folder name of the generation in a mount: `0012_2026-11-15T093000Z`.

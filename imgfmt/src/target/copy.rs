@@ -31,7 +31,8 @@ pub struct Copied {
 }
 
 impl Copied {
-    fn add(&mut self, piece: Extent) {
+    /// Counts a piece.
+    pub(crate) fn add(&mut self, piece: Extent) {
         let sum = match piece.kind {
             ExtentKind::Data => &mut self.data,
             ExtentKind::Zero => &mut self.zero,
@@ -120,8 +121,14 @@ pub fn copy(from: &dyn Disk, to: &dyn Target, options: CopyOptions, run: Run<'_>
     Ok(copied)
 }
 
+/// Fills `buf` with what stands for bytes that were unreadable at the source.
+pub(crate) fn fill_bad(buf: &mut [u8]) {
+    buf.iter_mut().zip(BAD_MARKER.iter().cycle()).for_each(|(to, from)| *to = *from);
+}
+
 fn mark_bad(to: &dyn Target, piece: Extent) -> Result<()> {
-    let marker = BAD_MARKER.repeat(128);
+    let mut marker = [0; 4096];
+    fill_bad(&mut marker);
     let mut at = piece.offset;
     while at < piece.end() {
         let part = piece.end().saturating_sub(at).min(buf_len(&marker));

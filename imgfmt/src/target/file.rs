@@ -10,20 +10,19 @@ use crate::target::Target;
 /// Granularity at which zeros become holes.
 const PAGE: usize = 4096;
 
-/// A new file. What is not written is a hole.
+/// A new file that has its name only once it is finished; until then it lies beside it under another one, and is removed when it is dropped.
 #[derive(Debug)]
-pub struct FileTarget {
+pub struct NewFile {
     file: File,
     temporary: PathBuf,
     path: PathBuf,
-    len: u64,
     finished: bool,
 }
 
-impl FileTarget {
-    /// Starts a file of `len` bytes beside `path`, whose name it takes when it is finished (replacing a file there, or the file
-    /// that a symbolic link there leads to).
-    pub fn create(path: &Path, len: u64) -> Result<Self> {
+impl NewFile {
+    /// Starts a file beside `path`, whose name it takes when it is finished (replacing a file there, or the file that a symbolic link there leads to).
+    /// Where systems tell sparse files from others, it is one only if `sparse`.
+    pub fn create(path: &Path, sparse: bool) -> Result<Self> {
         let real = std::fs::canonicalize(path);
         let path = real.as_deref().unwrap_or(path);
         let mut name =
@@ -32,10 +31,59 @@ impl FileTarget {
         let temporary = path.with_file_name(name);
         let file = OpenOptions::new().write(true).read(true).create_new(true).open(&temporary);
         let file = file.map_err(|error| Error::io("create", &temporary, error))?;
-        platform::make_sparse(&file).map_err(|error| Error::io("create", &temporary, error))?;
-        let target = Self { file, temporary, path: path.to_owned(), len, finished: false };
-        target.file.set_len(len).map_err(|error| Error::io("set the length of", &target.temporary, error))?;
-        Ok(target)
+        let new = Self { file, temporary, path: path.to_owned(), finished: false };
+        if sparse {
+            platform::make_sparse(&new.file).map_err(|error| Error::io("create", &new.temporary, error))?;
+        }
+        Ok(new)
+    }
+
+    /// Sets its length; what was never written is zero.
+    pub fn set_len(&self, len: u64) -> Result<()> {
+        self.file.set_len(len).map_err(|error| Error::io("set the length of", &self.temporary, error))
+    }
+
+    /// Writes at a place.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        platform::write_all_at(&self.file, bytes, offset).map_err(|error| Error::io("write", &self.temporary, error))
+    }
+
+    /// Makes it durable and gives it its name.
+    pub fn finish(mut self) -> Result<()> {
+        self.file.sync_all().map_err(|error| Error::io("sync", &self.temporary, error))?;
+        std::fs::rename(&self.temporary, &self.path).map_err(|error| Error::io("rename", &self.temporary, error))?;
+        self.finished = true;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        platform::sync_folder(folder).map_err(|error| Error::io("sync the folder of", &self.path, error))
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Best effort: what was not finished is of no use.
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// A new file of a known length. What is not written is a hole.
+#[derive(Debug)]
+pub struct FileTarget {
+    file: NewFile,
+    len: u64,
+}
+
+impl FileTarget {
+    /// Starts a sparse file of `len` bytes; see [`NewFile::create`].
+    pub fn create(path: &Path, len: u64) -> Result<Self> {
+        Self::of(NewFile::create(path, true)?, len)
+    }
+
+    /// Gives a new file its length.
+    pub fn of(file: NewFile, len: u64) -> Result<Self> {
+        file.set_len(len)?;
+        Ok(Self { file, len })
     }
 }
 
@@ -54,8 +102,7 @@ impl Target for FileTarget {
             if run.first().is_some_and(|page| !is_hole(page)) {
                 let start = usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
                 let run = bytes.get(start..start.saturating_add(len)).expect("runs tile the buffer");
-                platform::write_all_at(&self.file, run, at)
-                    .map_err(|error| Error::io("write", &self.temporary, error))?;
+                self.file.write_at(run, at)?;
             }
             at = at.saturating_add(u64::try_from(len).unwrap_or(0));
         }
@@ -66,20 +113,7 @@ impl Target for FileTarget {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> Result<()> {
-        self.file.sync_all().map_err(|error| Error::io("sync", &self.temporary, error))?;
-        std::fs::rename(&self.temporary, &self.path).map_err(|error| Error::io("rename", &self.temporary, error))?;
-        self.finished = true;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        platform::sync_folder(folder).map_err(|error| Error::io("sync the folder of", &self.path, error))
-    }
-}
-
-impl Drop for FileTarget {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Best effort: what was not finished is of no use.
-            let _ = std::fs::remove_file(&self.temporary);
-        }
+    fn finish(self: Box<Self>) -> Result<()> {
+        self.file.finish()
     }
 }

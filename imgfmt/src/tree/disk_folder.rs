@@ -1,4 +1,4 @@
-//! The folder of one disk: its partitions and logical volumes, as folders and as raw files, and the disk itself.
+//! The folder of one disk: its partitions and logical volumes, as folders and as raw files, and the disk itself as a file of each format.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,10 +7,12 @@ use std::sync::Arc;
 use crate::disk::{Disk, Slice};
 use crate::error::{Error, Result, full_message};
 use crate::filesystem::files::Content;
+use crate::format::identity::Identity;
 use crate::partition::signature::{container_type, recognise};
 use crate::partition::{Layout, Partition, read_layout};
 use crate::tree::content::{RawFile, TextFile};
 use crate::tree::notice::{self, README_NAME};
+use crate::view::offers;
 use crate::volume::lvm2::{self, PhysicalVolume};
 
 /// First number of the files in a disk's folder.
@@ -67,6 +69,8 @@ impl Item {
 pub struct DiskFolder {
     disk: Arc<dyn Disk>,
     created: u64,
+    /// How many of the items, the first, are the disk as a file.
+    views: usize,
     items: Vec<(u64, Item)>,
     by_number: HashMap<u64, usize>,
     by_name: HashMap<String, usize>,
@@ -83,32 +87,49 @@ impl std::fmt::Debug for DiskFolder {
 
 impl DiskFolder {
     /// Reads the partition table and LVM2's labels. What is damaged is told in the folder that it concerns, so this never fails.
-    pub fn open(disk: Arc<dyn Disk>, created: u64) -> Self {
+    pub fn open(disk: Arc<dyn Disk>, identity: &Identity) -> Self {
         let mut folder = Self {
             disk: Arc::clone(&disk),
-            created,
+            created: identity.created(),
+            views: 0,
             items: Vec::new(),
             by_number: HashMap::new(),
             by_name: HashMap::new(),
             volumes: Vec::new(),
             ranges: HashMap::new(),
         };
-        folder.add_file("disk.raw", Arc::new(RawFile(Arc::clone(&disk))), disk.len());
-        match read_layout(&disk) {
-            Ok(layout) => folder.add_layout(&layout),
-            Err(error) => {
-                let text = notice::unreadable_table(&full_message(&error));
-                let len = text.len().try_into().unwrap_or(0);
-                folder.add_file(README_NAME, Arc::new(TextFile(text)), len);
+        let layout = read_layout(&disk);
+        let mut text = String::new();
+        for offer in offers(&disk, "disk", identity) {
+            match offer.view {
+                Ok(view) => {
+                    let len = view.len();
+                    folder.add_file(&offer.name, Arc::new(RawFile(view)), len);
+                }
+                Err(reason) => text += &notice::no_view(&offer.name, &reason),
             }
+        }
+        folder.views = folder.items.len();
+        if let Err(error) = &layout {
+            text += &notice::unreadable_table(&full_message(error));
+        }
+        if !text.is_empty() {
+            let len = text.len().try_into().unwrap_or(0);
+            folder.add_file(README_NAME, Arc::new(TextFile(text)), len);
+        }
+        if let Ok(layout) = &layout {
+            folder.add_layout(layout);
         }
         folder
     }
 
     /// The same with the bytes of the disk that are known to be data.
     pub fn with_allocated(mut self, bytes: u64) -> Self {
-        if let Some((_, Item::File { allocated, .. })) = self.items.first_mut() {
-            *allocated = bytes;
+        for (_, item) in self.items.iter_mut().take(self.views) {
+            if let Item::File { content, allocated, .. } = item {
+                // What is made up around the disk.
+                *allocated = content.len().saturating_sub(self.disk.len()).saturating_add(bytes).min(content.len());
+            }
         }
         self
     }

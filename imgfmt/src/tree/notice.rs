@@ -102,6 +102,11 @@ pub fn unusable(number: u32, reason: &str) -> String {
     )
 }
 
+/// A format that cannot show the disk.
+pub fn no_view(name: &str, reason: &str) -> String {
+    format!("There is no {name}: {reason}.\n\n")
+}
+
 /// A partition table that could not be read.
 pub fn unreadable_table(reason: &str) -> String {
     format!("The partition table could not be read, so no partition is shown:\n\n{}\n", printable(reason))

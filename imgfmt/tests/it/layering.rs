@@ -18,6 +18,8 @@ const FLOORS: &[&str] = &[
     "target",
     "partition",
     "format",
+    "view",
+    "export",
     "volume",
     "filesystem",
     "startup",
@@ -33,7 +35,7 @@ const FLOORS: &[&str] = &[
 /// Rooms whose drivers are strangers to each other: what two of them share lies in one of the files named here.
 const STRANGERS: &[(&str, &[&str])] = &[
     ("filesystem", &["files", "bits", "chain", "dos_time", "elision", "listing", "utf16"]),
-    ("format", &["cache", "chain", "file", "layer", "names", "policy", "unpack"]),
+    ("format", &["cache", "chain", "file", "identity", "layer", "names", "policy", "unpack", "write"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -15,8 +15,11 @@ use imgfmt::{Disk, Error, Extent, ExtentKind};
 use crate::capture::{open, options, run_capture};
 use crate::conformance::Random;
 use crate::tools::{run, shell, sparse_file};
+use crate::views::identity;
 
 const MIB: u64 = 1 << 20;
+/// A whole disk as a file of each format.
+const VIEWS: [&str; 7] = ["disk.raw", "disk.vmdk", "disk-flat.vmdk", "disk.vhd", "disk.vhdx", "disk.vdi", "disk.qcow2"];
 /// The partitions of [`make_disk`], in bytes.
 const PARTS: [Range<u64>; 6] = [
     MIB..33 * MIB,
@@ -190,20 +193,21 @@ fn any_other_disk_is_shown_without_generations() {
     let folder = tempfile::tempdir().unwrap();
     let image = make_disk(folder.path());
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(&image, 512).unwrap());
-    let tree = Tree::of_disk(Arc::clone(&disk), 1_794_735_000, &TreeOptions::default());
+    let tree = Tree::of_disk(Arc::clone(&disk), &identity(), &TreeOptions::default());
     let all = ["p1", "p1.raw", "p2", "p2.raw", "p3", "p3.raw", "p4", "p4.raw", "p5", "p5.raw", "p6", "p6.raw"];
-    assert_eq!(names(&tree, tree.root()), [&["disk.raw"][..], &all].concat());
+    assert_eq!(names(&tree, tree.root()), [&VIEWS[..], &all].concat());
     assert_eq!(tree.attributes(tree.root()).unwrap().modified.unwrap().seconds, 1_794_735_000);
     walk(&tree);
     // One partition by itself, which has no table.
     let part = Slice::open(disk, PARTS[1].clone()).unwrap();
-    let tree = Tree::of_disk(Arc::new(part), 0, &TreeOptions::default());
-    assert_eq!(names(&tree, tree.root()), ["disk.raw", "p1", "p1.raw"]);
+    let tree = Tree::of_disk(Arc::new(part), &identity(), &TreeOptions::default());
+    assert_eq!(names(&tree, tree.root()), [&VIEWS[..], &["p1", "p1.raw"]].concat());
     assert!(text(&tree, "p1/README.txt").contains("btrfs"));
     // Nothing at all.
-    let tree = Tree::of_disk(Arc::new(MemoryDisk::new(Vec::new())), 0, &TreeOptions::default());
-    assert_eq!(names(&tree, tree.root()), ["disk.raw", "p1", "p1.raw"]);
+    let tree = Tree::of_disk(Arc::new(MemoryDisk::new(Vec::new())), &identity(), &TreeOptions::default());
+    assert_eq!(names(&tree, tree.root()), ["disk.raw", "README.txt", "p1", "p1.raw"]);
     assert!(text(&tree, "p1/README.txt").contains("Nothing lies here"));
+    assert!(text(&tree, "README.txt").contains("There is no disk.vdi: the disk has no byte."));
 }
 
 /// A disk of which a part cannot be read.
@@ -235,8 +239,8 @@ fn damage_is_an_error_where_it_lies_and_nowhere_else() {
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(&image, 512).unwrap());
     // The start of partition 2.
     let broken = Arc::new(Broken(Arc::clone(&disk), PARTS[1].start..PARTS[1].start + 65536));
-    let tree = Tree::of_disk(broken, 0, &TreeOptions::default());
-    assert_eq!(names(&tree, tree.root()).len(), 13);
+    let tree = Tree::of_disk(broken, &identity(), &TreeOptions::default());
+    assert_eq!(names(&tree, tree.root()).len(), 12 + VIEWS.len());
     let part = at(&tree, "p2");
     assert!(matches!(tree.attributes(part), Err(Error::Corrupt { .. })));
     assert!(matches!(tree.list(part, &mut |_| ControlFlow::Continue(())), Err(Error::Corrupt { .. })));
@@ -246,8 +250,8 @@ fn damage_is_an_error_where_it_lies_and_nowhere_else() {
     assert!(matches!(raw.read_at(&mut [0; 10], 65530), Err(Error::Corrupt { .. })));
     raw.read_at(&mut [0; 10], 65536).unwrap();
     // The table itself.
-    let tree = Tree::of_disk(Arc::new(Broken(disk, 0..512)), 0, &TreeOptions::default());
-    assert_eq!(names(&tree, tree.root()), ["disk.raw", "README.txt"]);
+    let tree = Tree::of_disk(Arc::new(Broken(disk, 0..512)), &identity(), &TreeOptions::default());
+    assert_eq!(names(&tree, tree.root()), [&VIEWS[..], &["README.txt"]].concat());
     assert!(text(&tree, "README.txt").contains("a test broke it"));
     let raw = tree.open(at(&tree, "disk.raw"), None).unwrap();
     raw.read_at(&mut [0; 512], 512).unwrap();

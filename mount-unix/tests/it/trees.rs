@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use imgfmt::format::identity::Identity;
 use imgfmt::source::FileDisk;
 use imgfmt::tree::{Tree, TreeOptions};
 
@@ -51,7 +52,7 @@ fn shell(folder: &Path, script: &str) {
 /// Mounts a raw disk as hikae shows it.
 fn ours(folder: &Path, image: &Path) -> Served {
     let disk = Arc::new(FileDisk::open(image, 512).unwrap());
-    Served::new(folder, Tree::of_disk(disk, 0, &TreeOptions::default()), 16 << 20)
+    Served::new(folder, Tree::of_disk(disk, &Identity::random(0), &TreeOptions::default()), 16 << 20)
 }
 
 /// Runs the tool that anybody can run on his own disks.

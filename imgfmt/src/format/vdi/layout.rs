@@ -69,7 +69,24 @@ pub(super) struct HeaderRaw {
     pub(super) uuid_link: [u8; 16],
     /// +0x1b8: `uuid_last_modified` of the parent when it became one.
     pub(super) uuid_parent_modified: [u8; 16],
-    /// +0x1c8: another geometry, zeros.
-    pub(super) rest: [u8; 56],
+    /// +0x1c8: the geometry that a BIOS shows; there where `header_size` is 400.
+    pub(super) lchs: GeometryRaw,
+    /// +0x1d8: zeros.
+    pub(super) rest: [u8; 40],
 }
 const _: () = assert!(size_of::<HeaderRaw>() == 512);
+
+/// A geometry.
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct GeometryRaw {
+    /// +0: cylinders; 0: not known.
+    pub(super) cylinders: U32,
+    /// +4: heads.
+    pub(super) heads: U32,
+    /// +8: sectors in a track.
+    pub(super) sectors: U32,
+    /// +12: 512.
+    pub(super) sector_size: U32,
+}
+const _: () = assert!(size_of::<GeometryRaw>() == 16);

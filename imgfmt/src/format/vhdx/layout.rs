@@ -140,6 +140,8 @@ const _: () = assert!(size_of::<MetadataEntryRaw>() == 32);
 
 /// Metadata flag: a user's item, else one of the format.
 pub(super) const ITEM_IS_USER: u32 = 1;
+/// Metadata flag: about the disk, else about the file.
+pub(super) const ITEM_IS_DISK: u32 = 1 << 1;
 /// Metadata flag: who does not know it must not open the file.
 pub(super) const ITEM_IS_REQUIRED: u32 = 1 << 2;
 /// File parameters flag: there is a parent.

@@ -2,10 +2,72 @@
 
 use std::str::FromStr;
 
+use uuid::Uuid;
+
+use crate::format::identity::Identity;
+use crate::format::vmdk::layout::SECTOR;
+
 /// Extents that a disk may have: 8 TiB in pieces of 2 GB.
 pub(super) const MAX_EXTENTS: usize = 4096;
 /// `parentCID` of a disk without a parent.
 const NO_PARENT: u32 = u32::MAX;
+
+/// Longest disk of a flat extent, in bytes: programs count its sectors in signed numbers of bytes.
+pub(crate) const MAX_FLAT: u64 = 1 << 62;
+/// Heads and sectors in a track of the geometry of an IDE disk, and the most cylinders that one can have.
+const IDE: (u64, u64, u64) = (16, 63, 16_383);
+
+/// Which kind of disk a descriptor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One flat extent in a file of its own.
+    MonolithicFlat,
+    /// One sparse extent, with the descriptor inside.
+    MonolithicSparse,
+    /// The same, compressed, in the order in which it is read.
+    StreamOptimized,
+}
+
+/// The descriptor of a disk of `len` bytes (a multiple of 512) with one extent in the file `extent`.
+pub(crate) fn descriptor(kind: Kind, len: u64, extent: &str, identity: &Identity) -> String {
+    let sectors = len / SECTOR;
+    let (heads, per_track, most) = IDE;
+    let cylinders = sectors.checked_div(heads.saturating_mul(per_track)).unwrap_or(0).clamp(1, most);
+    let (create_type, access, kind) = match kind {
+        Kind::MonolithicFlat => ("monolithicFlat", "RW", "FLAT"),
+        Kind::MonolithicSparse => ("monolithicSparse", "RW", "SPARSE"),
+        Kind::StreamOptimized => ("streamOptimized", "RDONLY", "SPARSE"),
+    };
+    let offset = if kind == "FLAT" { " 0" } else { "" };
+    // The two highest identifiers are taken: no parent, and not set.
+    let cid = identity.number("content").min(u32::MAX - 2);
+    // VirtualBox writes those of the four identifiers that it misses into the descriptor; so none is missing.
+    let (image, modification, none) = (identity.uuid("disk"), identity.uuid("modification"), Uuid::nil());
+    format!(
+        "# Disk DescriptorFile\n\
+         version=1\n\
+         encoding=\"UTF-8\"\n\
+         CID={cid:08x}\n\
+         parentCID={NO_PARENT:08x}\n\
+         createType=\"{create_type}\"\n\
+         \n\
+         # Extent description\n\
+         {access} {sectors} {kind} \"{extent}\"{offset}\n\
+         \n\
+         # The Disk Data Base\n\
+         #DDB\n\
+         \n\
+         ddb.virtualHWVersion = \"4\"\n\
+         ddb.adapterType = \"ide\"\n\
+         ddb.geometry.cylinders = \"{cylinders}\"\n\
+         ddb.geometry.heads = \"{heads}\"\n\
+         ddb.geometry.sectors = \"{per_track}\"\n\
+         ddb.uuid.image = \"{image}\"\n\
+         ddb.uuid.modification = \"{modification}\"\n\
+         ddb.uuid.parent = \"{none}\"\n\
+         ddb.uuid.parentmodification = \"{none}\"\n"
+    )
+}
 
 /// What a descriptor says. Names are untrusted bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,6 +14,8 @@ pub(super) const SECTOR: u64 = 512;
 
 /// `flags`: `newline_test` is valid.
 pub(super) const FLAG_NEWLINES: u32 = 1;
+/// `flags`: there is a second grain directory with tables of its own.
+pub(super) const FLAG_REDUNDANT: u32 = 1 << 1;
 /// `flags`: a table entry of 1 is a grain of zeros.
 pub(super) const FLAG_ZERO_GRAINS: u32 = 1 << 2;
 /// `flags`: grains are compressed.
@@ -78,3 +80,29 @@ pub(super) struct GrainMarkerRaw {
     pub(super) size: U32,
 }
 const _: () = assert!(size_of::<GrainMarkerRaw>() == 12);
+
+/// What precedes anything else in a stream-optimized file: as long as a sector. What it announces follows in the next sector.
+///
+/// Source: "Markers".
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct MarkerRaw {
+    /// +0: sectors of what follows.
+    pub(super) num_sectors: U64,
+    /// +8: 0, as no grain has it.
+    pub(super) size: U32,
+    /// +12: see the `MARKER_` constants.
+    pub(super) kind: U32,
+    /// +16: zeros.
+    pub(super) padding: [u8; 496],
+}
+const _: () = assert!(size_of::<MarkerRaw>() == 512);
+
+/// Marker: the end of the file.
+pub(super) const MARKER_END: u32 = 0;
+/// Marker: a grain table follows.
+pub(super) const MARKER_TABLE: u32 = 1;
+/// Marker: the grain directory follows.
+pub(super) const MARKER_DIRECTORY: u32 = 2;
+/// Marker: the footer follows.
+pub(super) const MARKER_FOOTER: u32 = 3;
