@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use hikae_benches::measure::{Rounds, Took, of_process, run};
 use imgfmt::filesystem::files::FileSystem;
+use imgfmt::format::identity::Identity;
 use imgfmt::source::FileDisk;
 use imgfmt::tree::resolve::resolve;
 use imgfmt::tree::{Tree, TreeOptions};
@@ -370,7 +371,8 @@ impl Bench {
 
 /// Writes the runs of the disk in which a file lies, for the limit.
 fn write_runs(disk: &Path, path: &[u8], out: &Path) {
-    let tree = Tree::of_disk(Arc::new(FileDisk::open(disk, 512).unwrap()), 0, &TreeOptions::default());
+    let tree =
+        Tree::of_disk(Arc::new(FileDisk::open(disk, 512).unwrap()), &Identity::random(0), &TreeOptions::default());
     let found = resolve(&tree, tree.root(), path, true).unwrap();
     let partition = tree.origin(found.node).unwrap().unwrap().partition.unwrap();
     let content = tree.open(found.node, None).unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use imgfmt::Disk;
+use imgfmt::format::identity::Identity;
 use imgfmt::tree::{Tree, TreeOptions};
 use mount_unix::{Log, Mount, MountOptions, Unmounter};
 
@@ -27,7 +28,7 @@ impl Served {
         let at = folder.join("disk");
         std::fs::create_dir(&at).map_err(failed)?;
         let sector_size = disk.sector_size();
-        let tree = Tree::of_disk(disk, 0, &TreeOptions::default());
+        let tree = Tree::of_disk(disk, &Identity::random(0), &TreeOptions::default());
         let log: Log = Arc::new(|line: &str| eprintln!("hikae: {}", printable(line)));
         let options = MountOptions {
             source: "hikae boot".into(),

@@ -16,6 +16,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use imgfmt::format::identity::Identity;
 use imgfmt::source::FileDisk;
 use imgfmt::tree::{Tree, TreeOptions};
 
@@ -96,7 +97,7 @@ fn a_drive_shows_what_fuse_shows_and_ends_when_it_is_asked_to() {
     assert_eq!(ours.pop().as_deref(), Some("DONE 10000 sequences"), "{report}");
     ours.sort();
     let disk = Arc::new(FileDisk::open(&disk, 512).unwrap());
-    let theirs = fuse::lines(folder.path(), Tree::of_disk(disk, 0, &TreeOptions::default()), &ours);
+    let theirs = fuse::lines(folder.path(), Tree::of_disk(disk, &Identity::random(0), &TreeOptions::default()), &ours);
     assert!(ours.len() > 600);
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert_eq!(ours, theirs);

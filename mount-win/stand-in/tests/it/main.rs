@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use dokan2::direct::Direct;
+use imgfmt::format::identity::Identity;
 use imgfmt::source::FileDisk;
 use imgfmt::tree::{Tree, TreeOptions};
 use mount_win::operations::Operations;
@@ -21,7 +22,7 @@ use mount_win::volume::VolumeInformation;
 /// A tree of a raw disk.
 fn tree(disk: &Path) -> Tree {
     let disk = Arc::new(FileDisk::open(disk, 512).unwrap());
-    Tree::of_disk(disk, 1_700_000_000, &TreeOptions::default())
+    Tree::of_disk(disk, &Identity::of(&["disk"], 1_700_000_000), &TreeOptions::default())
 }
 
 /// A drive, and what it logs.
