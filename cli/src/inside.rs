@@ -37,6 +37,9 @@ impl Inside {
         // A path inside may hold ":/" itself, and so may the path of the image: the first split that leads to a file decides.
         let mut chosen = None;
         for at in splits {
+            if crate::system::is_drive(bytes.get(..at).unwrap_or_default()) {
+                continue;
+            }
             let image = String::from_utf8_lossy(bytes.get(..at).unwrap_or_default()).into_owned();
             let name = ImageName::parse(&image);
             let exists = name.path.exists();

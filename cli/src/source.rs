@@ -8,7 +8,7 @@ use imgfmt::capture::CaptureSource;
 use imgfmt::format::{self, About, Format, OpenOptions, Policy, Snapshot};
 use imgfmt::image::record::Source;
 use imgfmt::source::System;
-use imgfmt::source::device::{Kind, Use};
+use imgfmt::source::device::{Kind, Still, Use};
 
 use crate::exit::Failure;
 use crate::text::printable;
@@ -95,22 +95,38 @@ pub(crate) fn open(
     Ok(Opened { source, about, snapshots })
 }
 
-/// Refuses a source that may change while it is read. Returns whether it is in such use all the same (`--live`).
-pub(crate) fn guard_live(path: &Path, live: bool) -> Result<bool, Failure> {
-    let uses = System::default().uses_of(path)?;
+/// A source that may be read now.
+pub(crate) struct Readable {
+    /// It may change while it is read (`--live`).
+    pub(crate) live: bool,
+    /// Keeps it from changing until it was read.
+    pub(crate) still: Option<Still>,
+}
+
+/// Refuses a source that may change while it is read, unless it can be kept still or that is asked for (`--live`).
+pub(crate) fn guard_live(path: &Path, live: bool) -> Result<Readable, Failure> {
+    if live {
+        crate::system::allow_live().map_err(Failure::Refused)?;
+    }
+    let system = System::default();
+    let uses = system.uses_of(path)?;
     let changing = uses.iter().find_map(|use_| match use_ {
         Use::MountedWritable(place) => Some(format!("it is mounted for writing at {}", place.display())),
         Use::Swap => Some("it is in use as swap".to_owned()),
         Use::MountedReadOnly(_) => None,
     });
-    match changing {
-        None => Ok(false),
-        Some(_) if live => Ok(true),
-        Some(why) => Err(Failure::Refused(format!(
-            "{} may change while it is read: {why}; unmount it, capture a snapshot of it (LVM, btrfs, VSS), or say --live",
-            path.display()
-        ))),
+    let Some(why) = changing else { return Ok(Readable { live: false, still: None }) };
+    if let Some(still) = system.keep_still(path)? {
+        return Ok(Readable { live: false, still: Some(still) });
     }
+    if live {
+        return Ok(Readable { live: true, still: None });
+    }
+    Err(Failure::Refused(format!(
+        "{} may change while it is read: {why}; {}",
+        path.display(),
+        crate::system::HOW_TO_READ_IN_USE
+    )))
 }
 
 /// Refuses an image that would be written onto the disk that it is made of.

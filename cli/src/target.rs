@@ -11,7 +11,7 @@ use imgfmt::restore::plan::{Plan, tables_now};
 use imgfmt::restore::undo::{OptionsRecord, Phase, SourceRecord, Start, TargetRecord, Undo};
 use imgfmt::restore::write::{Restored, Session, WriteOptions, structures_to_save};
 use imgfmt::source::System;
-use imgfmt::source::device::Use;
+use imgfmt::source::device::{Still, Use};
 use imgfmt::{Disk, Error};
 use serde_json::json;
 
@@ -36,6 +36,8 @@ pub(crate) struct From {
     pub(crate) keep: Vec<PathBuf>,
     /// It cannot have changed since an interrupted run.
     pub(crate) is_stable: bool,
+    /// Keeps a disk that is read from changing meanwhile.
+    pub(crate) _still: Option<Still>,
 }
 
 /// How the user says that it is meant.

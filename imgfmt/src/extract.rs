@@ -11,6 +11,8 @@ mod finish;
 mod folder;
 pub mod metadata;
 mod name;
+#[cfg(any(windows, test))]
+mod reparse;
 mod streams;
 mod walk;
 
@@ -37,6 +39,8 @@ pub enum Streams {
     AsFiles,
     /// Each becomes an extended attribute `user.STREAM`.
     AsXattrs,
+    /// Each stays a stream of its file. Only Windows has them.
+    AsStreams,
 }
 
 /// How to extract.

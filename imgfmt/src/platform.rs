@@ -2,24 +2,41 @@
 //!
 //! Positional reads and writes never depend on a file's own position, which Windows moves all the same: nothing may use it.
 
+#[cfg(any(windows, test))]
+pub(crate) mod aligned;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
-mod windows;
+pub(crate) mod windows;
+#[cfg(any(windows, test))]
+pub(crate) mod windows_names;
 
 #[cfg(unix)]
 pub(crate) use unix::{
-    data_or_hole, device_len, file_id, free_space, kind_name, make_sparse, open_plain, path_of, read_exact_at,
-    same_file, sync_folder, write_all_at,
+    data_or_hole, device_len, file_id, free_space, identity, identity_of_path, kind_name, make_sparse, open_disk,
+    open_plain, path_of, read_exact_at, real_path, same_file, standing, sync_folder, write_all_at,
 };
 #[cfg(windows)]
 pub(crate) use windows::{
-    data_or_hole, device_len, file_id, free_space, kind_name, make_sparse, open_plain, path_of, read_exact_at,
-    same_file, sync_folder, write_all_at,
+    data_or_hole, device_len, file_id, free_space, identity, identity_of_path, kind_name, make_sparse, open_disk,
+    open_plain, path_of, read_exact_at, real_path, same_file, standing, sync_folder, write_all_at,
 };
 
 /// What makes a file itself, whatever it is called: device and inode number, or the like.
 pub(crate) type FileId = (u64, u64);
+
+/// What stands at a path, links followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// A block device, or a volume, with the number that the system knows it by.
+    Device(u64),
+    /// Something else.
+    Other,
+}
 
 /// What the system says of a run of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

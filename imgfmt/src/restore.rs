@@ -3,13 +3,10 @@
 //! `docs/restore.md` says what is promised, and how the undo file is laid out.
 
 pub mod edits;
-#[cfg(unix)]
 pub mod facts;
 pub mod fit;
-#[cfg(unix)]
 pub mod guard;
 pub mod pieces;
-#[cfg(unix)]
 pub mod plan;
 pub mod tables;
 pub mod undo;

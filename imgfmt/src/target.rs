@@ -3,7 +3,6 @@
 pub mod copy;
 pub mod device;
 pub mod file;
-mod ioctl;
 
 pub use copy::{Copied, CopyOptions, copy};
 pub use device::DeviceTarget;

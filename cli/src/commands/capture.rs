@@ -93,7 +93,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return Ok(DONE);
     }
     source::guard_image_place(&arguments.source, &arguments.image)?;
-    source.identity.live = source::guard_live(&arguments.source, arguments.live)?;
+    let source::Readable { live, still: _still } = source::guard_live(&arguments.source, arguments.live)?;
+    source.identity.live = live;
     if !arguments.ignore_space {
         guard_space(&source, &*store, options.plan)?;
     }

@@ -123,7 +123,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 }
 
 fn open(arguments: &Arguments, keep: Vec<PathBuf>) -> Result<From, Failure> {
-    source::guard_live(&arguments.source, arguments.live)?;
+    let still = source::guard_live(&arguments.source, arguments.live)?.still;
     let opened = source::open(&arguments.source, None, None, &DiskOptions::default())?;
     opened.tell_notes();
     let source = opened.source;
@@ -136,5 +136,5 @@ fn open(arguments: &Arguments, keep: Vec<PathBuf>) -> Result<From, Failure> {
     let from = format!("{}, read as it is now", source.identity.kind);
     let record = SourceRecord { path: source.identity.path.clone(), ..SourceRecord::default() };
     let disk = PlannedDisk::new(Arc::clone(&source.disk), &plan.unwanted, &plan.elided);
-    Ok(From { disk: Arc::new(disk), layout: plan.layout, record, what, from, keep, is_stable: false })
+    Ok(From { disk: Arc::new(disk), layout: plan.layout, record, what, from, keep, is_stable: false, _still: still })
 }

@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     yes: bool,
     /// What becomes of named streams (NTFS).
-    #[arg(long, value_enum, default_value = "leave-out")]
+    #[arg(long, value_enum, default_value = crate::system::DEFAULT_STREAMS)]
     streams: StreamsChoice,
     /// Keep files that are damaged in the image, with a marker in place of what is missing.
     #[arg(long)]
@@ -76,6 +76,8 @@ enum StreamsChoice {
     Files,
     /// Each becomes an extended attribute user.STREAM.
     Xattrs,
+    /// Each stays a stream of its file (Windows).
+    Keep,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
@@ -120,6 +122,7 @@ fn options(arguments: &Arguments) -> ExtractOptions {
             StreamsChoice::LeaveOut => Streams::LeaveOut,
             StreamsChoice::Files => Streams::AsFiles,
             StreamsChoice::Xattrs => Streams::AsXattrs,
+            StreamsChoice::Keep => Streams::AsStreams,
         },
         salvage: arguments.salvage,
     }

@@ -105,7 +105,7 @@ fn show(disk: &DiskDescription, read: &Read) {
                 println!("  problem: {}", printable(problem));
             }
             for (partition, content) in parts {
-                let part = disk.parts.iter().find(|part| part.number == partition.number);
+                let part = parts_of(facts, disk).iter().find(|part| part.number == partition.number);
                 let users = if part.is_none() && parts.len() == 1 { users(Some(&whole)) } else { users(part) };
                 let kind = if partition.type_name.is_empty() { &partition.type_code } else { partition.type_name };
                 let mut words = vec![short_size(partition.range.end.saturating_sub(partition.range.start))];
@@ -120,6 +120,11 @@ fn show(disk: &DiskDescription, read: &Read) {
             }
         }
     }
+}
+
+/// The parts of a disk by the numbers of its table.
+fn parts_of<'a>(facts: &'a Facts, disk: &'a DiskDescription) -> &'a [DiskPart] {
+    facts.disk().map_or(&disk.parts, |disk| &disk.parts)
 }
 
 /// A part that stands for the whole disk, unused.
@@ -159,7 +164,7 @@ fn as_json(disk: &DiskDescription, read: &Read) -> Value {
             let partitions: Vec<_> = parts
                 .iter()
                 .map(|(partition, content)| {
-                    let part = disk.parts.iter().find(|part| part.number == partition.number);
+                    let part = parts_of(facts, disk).iter().find(|part| part.number == partition.number);
                     json!({
                         "number": partition.number,
                         "path": part.map(|part| part.path.display().to_string()),

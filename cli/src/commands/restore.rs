@@ -151,9 +151,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 /// Opens what is restored.
 fn open(arguments: &Arguments, image: &Path, target: &Path) -> Result<From, Failure> {
     let name = ImageName::parse(&image.to_string_lossy());
-    if !name.is_hikae() {
-        source::guard_live(&name.path, false)?;
-    }
+    let still = if name.is_hikae() { None } else { source::guard_live(&name.path, false)?.still };
     let path = name.path.display().to_string();
     let any = AnyDisk::open(name, &arguments.packs, &arguments.disk)?;
     any.guard_target(&arguments.packs, target)?;
@@ -163,7 +161,7 @@ fn open(arguments: &Arguments, image: &Path, target: &Path) -> Result<From, Fail
     let is_stable = root.is_some();
     let source = SourceRecord { path, image, generation: any.generation, root };
     let layout = read_layout(&any.disk)?;
-    Ok(From { disk: any.disk, layout, record: source, what: any.what, from: any.from, keep, is_stable })
+    Ok(From { disk: any.disk, layout, record: source, what: any.what, from: any.from, keep, is_stable, _still: still })
 }
 
 fn consent(arguments: &Arguments) -> Consent<'_> {

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use crate::disk::{ExtentKind, buf_len};
 use crate::engine::Cancel;
 use crate::error::{Error, Result, full_message};
-use crate::extract::folder::{Folder, Held, NewFile, apply_to_file};
+use crate::extract::folder::{Folder, Held, NewFile, apply_to_file, as_kept};
 use crate::extract::metadata::Metadata;
-use crate::extract::streams::{KeptStreams, keep_streams};
+use crate::extract::streams::{KeptStreams, StreamsOf, keep_streams};
 use crate::extract::{ExtractOptions, Streams, is_fatal};
 use crate::filesystem::files::{Attributes, Content, FileSystem, NodeId, NodeKind};
 use crate::platform;
@@ -27,6 +27,9 @@ const SALVAGE_UNIT: usize = 4096;
 const MARKER: &[u8; 32] = b"<unreadable in the hikae image>\n";
 /// Permissions of files of filesystems that have none.
 const FILE_PERMISSIONS: u16 = 0o644;
+
+/// `FILE_ATTRIBUTE_DIRECTORY`: a link to a folder has it, too.
+const DOS_FOLDER: u32 = 0x10;
 
 /// Something to copy.
 pub(crate) enum Job {
@@ -92,8 +95,9 @@ impl Begun {
         let content = files.open(node, None)?;
         let mut metadata = Metadata::of(files, node, attributes, options.keep, FILE_PERMISSIONS)?;
         let mut notes = Vec::new();
-        let streams = keep_streams(files, options, &folder, node, &name, &mut metadata, &mut notes)?;
         let new = folder.new_file()?;
+        let of = StreamsOf { node, name: &name, new: Some(&new) };
+        let streams = keep_streams(files, options, &folder, of, &mut metadata, &mut notes)?;
         platform::make_sparse(&new.file)
             .and_then(|()| new.file.set_len(content.len()))
             .map_err(|error| Error::io("set the length of", folder.path().join(&name), error))?;
@@ -206,13 +210,17 @@ fn unchanged(
     if existing.kind != NodeKind::File || existing.len != attributes.len {
         return Ok(None);
     }
-    let is_dated_so = options.keep.times && attributes.modified == Some(existing.modified);
+    let is_dated_so = options.keep.times && attributes.modified.map(as_kept) == Some(existing.modified);
     if !is_dated_so && !holds(&folder.read_file(name)?, &*files.open(node, None)?, hands)? {
         return Ok(None);
     }
     let mut metadata = Metadata::of(files, node, attributes, options.keep, FILE_PERMISSIONS)?;
     let mut notes = Vec::new();
-    let streams = keep_streams(files, options, folder, node, name, &mut metadata, &mut notes)?;
+    if options.streams == Streams::AsStreams && !files.streams(node)?.is_empty() {
+        return Ok(None);
+    }
+    let of = StreamsOf { node, name, new: None };
+    let streams = keep_streams(files, options, folder, of, &mut metadata, &mut notes)?;
     let keeps_xattrs = options.keep.xattrs || options.streams == Streams::AsXattrs;
     match folder.holds_metadata(name, &existing, &metadata, keeps_xattrs)? {
         Held::All => {}
@@ -307,7 +315,8 @@ fn other(
         if target.is_empty() || target.contains(&0) {
             return Err(Error::corrupt("symbolic link", 0, "its target is empty or holds a zero byte"));
         }
-        folder.symlink(name, &target)?;
+        let to_folder = attributes.dos_attributes.is_some_and(|bits| bits & DOS_FOLDER != 0);
+        folder.symlink(name, &target, to_folder)?;
         // What a link's own attributes say matters nowhere, and most systems cannot set them.
         let metadata = Metadata { xattrs: Vec::new(), ..metadata };
         return Ok(folder.apply_to_name(name, attributes.kind, &metadata));

@@ -1,6 +1,5 @@
 //! The end of an extraction: hard links, removals, and the metadata of folders, which every file in them would change.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -65,8 +64,7 @@ impl Later {
     }
 
     /// Remembers what the source does not have in a folder of the target.
-    pub(crate) fn keep_extra(&mut self, place: &[OsString], extra: HashMap<OsString, bool>) {
-        let mut extra: Vec<_> = extra.into_iter().collect();
+    pub(crate) fn keep_extra(&mut self, place: &[OsString], mut extra: Vec<(OsString, bool)>) {
         extra.sort_unstable();
         self.extra.extend(extra.into_iter().map(|(name, is_folder)| ((place.to_vec(), name), is_folder)));
     }

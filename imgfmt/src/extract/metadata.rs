@@ -36,6 +36,10 @@ pub(crate) struct Metadata {
     pub(crate) gid: Option<u32>,
     pub(crate) accessed: Option<Time>,
     pub(crate) modified: Option<Time>,
+    /// Only Windows lets it be set.
+    pub(crate) created: Option<Time>,
+    /// `FILE_ATTRIBUTE_*` bits; only Windows has them.
+    pub(crate) dos_attributes: Option<u32>,
     pub(crate) xattrs: Vec<Xattr>,
 }
 
@@ -56,6 +60,8 @@ impl Metadata {
             gid: attributes.gid.filter(|_| keep.owner),
             accessed: attributes.accessed.filter(|_| keep.times),
             modified: attributes.modified.filter(|_| keep.times),
+            created: attributes.created.filter(|_| keep.times),
+            dos_attributes: attributes.dos_attributes.filter(|_| keep.permissions),
             xattrs: if keep.xattrs { wanted_xattrs(files.xattrs(node)?, keep) } else { Vec::new() },
         })
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use crate::extract::folder::{MAX_NAME, representable, to_os};
+use crate::extract::folder::{plain_part, representable, to_os};
 use crate::image::id::Id;
 
 /// Bytes of a name that are kept where it is too long; the rest makes room for a digest and the extension.
@@ -15,9 +15,14 @@ pub(crate) fn target_name(name: &[u8]) -> Option<(OsString, Option<String>)> {
     if name.is_empty() || name == b"." || name == b".." || name.iter().any(|byte| matches!(byte, 0 | b'/')) {
         return None;
     }
-    if name.len() <= MAX_NAME && representable(name) {
+    if representable(name) {
         return Some((to_os(name), None));
     }
+    Some(other_name(name))
+}
+
+/// Another name for a safe one that cannot be had, and a phrase that says so.
+pub(crate) fn other_name(name: &[u8]) -> (OsString, Option<String>) {
     // A digest of the whole name keeps two long names apart that start alike.
     let digest = Id::of_chunk(name).to_string();
     let digest = digest.get(..8).unwrap_or_default();
@@ -28,15 +33,14 @@ pub(crate) fn target_name(name: &[u8]) -> Option<(OsString, Option<String>)> {
     while !text.is_char_boundary(end) {
         end = end.saturating_sub(1);
     }
-    let start = text.get(..end).unwrap_or_default();
-    let short = format!("{start}~{digest}{}", String::from_utf8_lossy(extension));
-    let (short, phrase) = if representable(short.as_bytes()) {
-        (short, "its name is too long here")
-    } else {
-        (format!("name~{digest}"), "its name cannot be had here")
-    };
+    // What stands before the extension, which is put behind the digest again.
+    let stem = text.strip_suffix(&*String::from_utf8_lossy(extension)).unwrap_or(&text);
+    let start = stem.get(..end.min(stem.len())).unwrap_or_default();
+    let short = format!("{}~{digest}{}", plain_part(start), plain_part(&String::from_utf8_lossy(extension)));
+    let short = if representable(short.as_bytes()) { short } else { format!("name~{digest}") };
+    let phrase = if text.len() > KEPT { "its name is too long here" } else { "its name cannot be had here" };
     let phrase = format!("{phrase}: it is called {short:?}");
-    Some((to_os(short.as_bytes()), Some(phrase)))
+    (to_os(short.as_bytes()), Some(phrase))
 }
 
 /// The name of the file that a named stream becomes, beside the file `name` that it belongs to; as [`target_name`].

@@ -1,12 +1,13 @@
 //! Named streams: beside their file, as its attributes, or left out.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::sync::Arc;
 
 use crate::engine::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, full_message};
 use crate::extract::copy::{Failure, Hands, copy_range, holds};
-use crate::extract::folder::Folder;
+use crate::extract::folder::{Folder, NewFile};
 use crate::extract::metadata::Metadata;
 use crate::extract::name::stream_file_name;
 use crate::extract::{ExtractOptions, Streams};
@@ -26,17 +27,28 @@ pub(crate) struct KeptStreams {
     pub(crate) written: u64,
 }
 
+/// Whose streams they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamsOf<'a> {
+    /// The file in the image.
+    pub(crate) node: NodeId,
+    /// What it becomes.
+    pub(crate) name: &'a OsString,
+    /// Where it is being written; `None` where it is there already.
+    pub(crate) new: Option<&'a NewFile>,
+}
+
 /// Keeps the named streams of the file that becomes `name`, as the options say. Those that become attributes are added to `metadata`; what is not kept as
 /// it was is added to `notes`, as phrases.
 pub(crate) fn keep_streams(
     files: &dyn FileSystem,
     options: &ExtractOptions,
     folder: &Arc<Folder>,
-    node: NodeId,
-    name: &OsString,
+    of: StreamsOf<'_>,
     metadata: &mut Metadata,
     notes: &mut Vec<String>,
 ) -> Result<KeptStreams> {
+    let StreamsOf { node, name, new } = of;
     let streams = files.streams(node)?;
     let mut kept = KeptStreams::default();
     if options.streams == Streams::LeaveOut {
@@ -55,6 +67,20 @@ pub(crate) fn keep_streams(
             let mut value = vec![0; usize::try_from(content.len()).expect("at most MAX_XATTR")];
             content.read_at(&mut value, 0)?;
             metadata.xattrs.push(Xattr { name: [b"user.", stream.name.as_slice()].concat(), value });
+            continue;
+        }
+        if let (Streams::AsStreams, Some(new)) = (options.streams, new) {
+            match new.new_stream(&stream.name) {
+                Ok(file) => {
+                    fill(options, &file, &*content, folder, notes)?;
+                    kept.written = kept.written.saturating_add(content.len());
+                }
+                // Filesystems other than NTFS have no streams.
+                Err(error) => {
+                    notes.push(format!("stream {text} cannot be had here and was left out: {}", full_message(&error)));
+                    kept.left_out = kept.left_out.saturating_add(1);
+                }
+            }
             continue;
         }
         let Some((stream_name, phrase)) = stream_file_name(name, &stream.name) else {
@@ -92,13 +118,23 @@ fn write(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let new = folder.new_file()?;
-    let mut hands = Hands::default();
-    match copy_range(content, &new.file, 0..content.len(), &mut hands, options.salvage, &Cancel::default()) {
-        Ok(unreadable) => notes.extend(unreadable),
-        Err(Failure::Source(error) | Failure::Target(error)) => return Err(error),
-    }
-    new.file.set_len(content.len()).map_err(|error| Error::io("set the length of", folder.path(), error))?;
+    fill(options, &new.file, content, folder, notes)?;
     // Owner, rights and times are those of the file that it belongs to.
     notes.extend(new.apply(&Metadata { xattrs: Vec::new(), ..of_file.clone() }));
     new.finish(name)
+}
+
+fn fill(
+    options: &ExtractOptions,
+    file: &File,
+    content: &dyn Content,
+    folder: &Folder,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let mut hands = Hands::default();
+    match copy_range(content, file, 0..content.len(), &mut hands, options.salvage, &Cancel::default()) {
+        Ok(unreadable) => notes.extend(unreadable),
+        Err(Failure::Source(error) | Failure::Target(error)) => return Err(error),
+    }
+    file.set_len(content.len()).map_err(|error| Error::io("set the length of", folder.path(), error))
 }

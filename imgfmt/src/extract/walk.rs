@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::error::{Result, full_message};
 use crate::extract::copy::{Begun, Job, LARGE, PIECE};
 use crate::extract::finish::Later;
-use crate::extract::folder::Folder;
+use crate::extract::folder::{Folder, key};
 use crate::extract::metadata::Metadata;
-use crate::extract::name::{stream_file_name, target_name};
+use crate::extract::name::{other_name, stream_file_name, target_name};
 use crate::extract::{ExtractOptions, Streams, is_fatal};
 use crate::filesystem::files::{Attributes, Entry, FileSystem, NodeId, NodeKind};
 
@@ -18,6 +18,9 @@ use crate::filesystem::files::{Attributes, Entry, FileSystem, NodeId, NodeKind};
 const MAX_DEPTH: usize = 400;
 /// Permissions of folders of filesystems that have none.
 const FOLDER_PERMISSIONS: u16 = 0o755;
+
+/// Names in the target that the source does not have, by their key, with whether each is a folder.
+type Extra = HashMap<OsString, (OsString, bool)>;
 
 /// A folder that is being walked.
 struct Frame {
@@ -28,18 +31,21 @@ struct Frame {
     path: String,
     /// What is still to do, last first.
     entries: Vec<Entry>,
-    /// Names in the target that the source has.
+    /// Names in the target that the source has, by their key.
     taken: HashSet<OsString>,
+    /// Names of the source that were met.
+    exact: HashSet<Vec<u8>>,
     /// Names that were in the target before anything was copied into it and that the source was not seen to have, with
     /// whether each is a folder. Listed ahead of the copies, whose unfinished files would be among them.
-    extra: HashMap<OsString, bool>,
+    extra: Extra,
 }
 
 impl Frame {
     /// Claims a name for something of the source. Returns false where it is taken already.
     fn claim(&mut self, name: &OsStr) -> bool {
-        self.extra.remove(name);
-        self.taken.insert(name.to_owned())
+        let key = key(name);
+        self.extra.remove(&key);
+        self.taken.insert(key)
     }
 }
 
@@ -48,6 +54,10 @@ struct Pieces {
     begun: Arc<Begun>,
     next: u64,
     len: u64,
+}
+
+fn by_key(entries: Vec<(OsString, bool)>) -> Extra {
+    entries.into_iter().map(|(name, is_folder)| (key(&name), (name, is_folder))).collect()
 }
 
 /// The walk.
@@ -73,6 +83,7 @@ impl<'a> Walk<'a> {
             path: String::new(),
             entries: Vec::new(),
             taken: HashSet::new(),
+            exact: HashSet::new(),
             extra: HashMap::new(),
         };
         Self {
@@ -119,7 +130,7 @@ impl<'a> Walk<'a> {
                 }
                 None => {
                     let frame = self.frames.pop().expect("there was one");
-                    self.later.keep_extra(&frame.place, frame.extra);
+                    self.later.keep_extra(&frame.place, frame.extra.into_values().collect());
                 }
             }
         }
@@ -139,12 +150,19 @@ impl<'a> Walk<'a> {
 
     /// Takes one node of the folder that is being walked. Problems of the source are told and passed over.
     fn node(&mut self, entry: Entry, path: String) -> Result<()> {
-        let Some((name, phrase)) = target_name(&entry.name) else {
+        let Some((mut name, mut phrase)) = target_name(&entry.name) else {
             self.later.report.problem(&path, "its name is not safe to make here");
             return Ok(());
         };
         let frame = self.frames.last_mut().expect("the folder that is being walked");
-        if !frame.claim(&name) {
+        let mut claimed = frame.claim(&name);
+        if !claimed && !frame.exact.contains(&entry.name) {
+            // Two names of the source that are one here.
+            (name, phrase) = other_name(&entry.name);
+            claimed = frame.claim(&name);
+        }
+        frame.exact.insert(entry.name.clone());
+        if !claimed {
             self.later.report.problem(&path, "another file has this name here already");
             return Ok(());
         }
@@ -214,8 +232,8 @@ impl<'a> Walk<'a> {
         }
         entries.reverse();
         // The target folder itself is never cleaned: only what is below what was asked for.
-        let extra = if self.options.delete && !made { folder.entries()?.into_iter().collect() } else { HashMap::new() };
-        self.frames.push(Frame { folder, place, path, entries, taken: HashSet::new(), extra });
+        let extra = if self.options.delete && !made { by_key(folder.entries()?) } else { Extra::new() };
+        self.frames.push(Frame { folder, place, path, entries, taken: HashSet::new(), exact: HashSet::new(), extra });
         Ok(())
     }
 

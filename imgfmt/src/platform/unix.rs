@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{OFlags, SeekFrom, seek};
 use rustix::io::Errno;
 
-use super::{FileId, FileRun};
+use super::{FileId, FileRun, Standing};
 
 /// Fills all of `buf` from `offset`, or fails.
 pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
@@ -20,6 +20,43 @@ pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Res
 /// Writes all of `bytes` at `offset`, or fails.
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.write_all_at(bytes, offset)
+}
+
+/// Opens a file or block device for reading.
+pub(crate) fn open_disk(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+/// The absolute path, symbolic links resolved.
+pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
+    std::fs::canonicalize(path)
+}
+
+/// Says what stands at a path, symbolic links followed.
+pub(crate) fn standing(path: &Path) -> io::Result<Standing> {
+    let metadata = std::fs::metadata(path)?;
+    let kind = metadata.file_type();
+    Ok(match () {
+        () if kind.is_file() => Standing::File,
+        () if kind.is_dir() => Standing::Folder,
+        () if kind.is_block_device() => Standing::Device(metadata.rdev()),
+        () => Standing::Other,
+    })
+}
+
+/// What makes a file or a device itself: the node, and the device that it stands for.
+pub(crate) type Identity = (FileId, u64);
+
+/// The identity of an open file or device.
+pub(crate) fn identity(file: &File) -> io::Result<Identity> {
+    let metadata = file.metadata()?;
+    Ok(((metadata.dev(), metadata.ino()), metadata.rdev()))
+}
+
+/// The identity of what stands at a path, symbolic links followed.
+pub(crate) fn identity_of_path(path: &Path) -> io::Result<Identity> {
+    let metadata = std::fs::metadata(path)?;
+    Ok(((metadata.dev(), metadata.ino()), metadata.rdev()))
 }
 
 /// Length in bytes of a file or block device.

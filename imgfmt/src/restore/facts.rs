@@ -1,12 +1,12 @@
 //! What is known of a target before it is opened for writing.
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::partition::digest::table_digest;
 use crate::partition::{Layout, detect_sector_size, read_layout};
+use crate::platform::{self, Standing};
 use crate::source::device::DeviceNumber;
 use crate::source::disks::DiskDescription;
 use crate::source::{FileDisk, System};
@@ -53,13 +53,13 @@ pub struct Facts {
 impl Facts {
     /// Looks at an existing file or block device.
     pub fn examine(system: &System, path: &Path) -> Result<Self> {
-        let real = std::fs::canonicalize(path).map_err(|error| Error::io("find", path, error))?;
-        let metadata = std::fs::metadata(&real).map_err(|error| Error::io("examine", &real, error))?;
-        let kind = metadata.file_type();
-        let (place, device) = if kind.is_file() {
+        let real = platform::real_path(path).map_err(|error| Error::io("find", path, error))?;
+        let failed = |error| Error::io("examine", &real, error);
+        let standing = platform::standing(&real).map_err(failed)?;
+        let (place, device) = if standing == Standing::File {
             (Place::File, None)
-        } else if kind.is_block_device() {
-            let device = DeviceNumber::from_raw(metadata.rdev());
+        } else if let Standing::Device(number) = standing {
+            let device = DeviceNumber::from_raw(number);
             let disk = system.disk_of(device).ok_or_else(|| {
                 Error::Refused(format!(
                     "{} is a block device that the system tells nothing about: its guards cannot work",
@@ -72,7 +72,7 @@ impl Facts {
                 number.map_or_else(|| Place::Disk(disk.clone()), |number| Place::Part { disk: disk.clone(), number });
             (place, Some(device))
         } else {
-            let what = if kind.is_dir() { "a folder" } else { "neither a file nor a block device" };
+            let what = if standing == Standing::Folder { "a folder" } else { "neither a file nor a block device" };
             return Err(Error::Refused(format!("{} is {what}: it cannot be a target", path.display())));
         };
         let probe = match (FileDisk::open(&real, 512), &place) {
@@ -95,11 +95,17 @@ impl Facts {
         let disk = FileDisk::open(&real, sector_size)?;
         let layout = read_layout_or_none(&disk)?;
         let digest = table_digest(&disk, &layout)?;
+        let (inode, _) = platform::identity_of_path(&real).map_err(failed)?;
+        let mut place = place;
+        if let Place::Disk(described) = &mut place {
+            let by_start: Vec<_> = layout.partitions.iter().map(|part| (part.range.start, part.number)).collect();
+            System::renumber(described, &by_start);
+        }
         Ok(Self {
             given: path.to_owned(),
             path: real,
             place,
-            inode: (metadata.dev(), metadata.ino()),
+            inode,
             device,
             len: disk.len(),
             sector_size,

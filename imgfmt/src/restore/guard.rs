@@ -2,14 +2,14 @@
 //!
 //! Every reason is a sentence that says what to do. All of them are collected, so that a person sees them at once.
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, Extent, ExtentKind, Slice, WritableDisk, buf_len, check_range};
 use crate::error::{Error, Result};
 use crate::partition::digest::table_digest;
+use crate::platform::{self, FileId, Standing};
 use crate::restore::facts::{Facts, Place, read_layout_or_none};
-use crate::source::device::{DeviceNumber, System, Use};
+use crate::source::device::{DeviceNumber, System};
 use crate::source::disks::{DiskDescription, DiskPart};
 use crate::target::{DeviceTarget, InPlace};
 
@@ -43,7 +43,8 @@ pub fn refusals(system: &System, target: &Facts, scope: Scope, keep: &[PathBuf])
         },
     }
     if is_read_only(target)? {
-        reasons.push(format!("{name} is read-only: look for a write-protect switch, or blockdev --setrw"));
+        reasons
+            .push(format!("{name} is read-only: look for a write-protect switch, or {}", System::HOW_TO_ALLOW_WRITING));
     }
     let (node, ..) = place_of(target, scope)?;
     for kept in keep {
@@ -56,13 +57,11 @@ pub fn refusals(system: &System, target: &Facts, scope: Scope, keep: &[PathBuf])
 
 fn file_in_use(system: &System, target: &Facts, reasons: &mut Vec<String>) -> Result<()> {
     let name = target.given.display();
-    for use_ in system.uses_of(&target.path)? {
-        reasons.push(in_use(&name.to_string(), &use_));
-    }
+    let name = name.to_string();
+    let uses = system.uses_of(&target.path)?;
+    reasons.extend(uses.iter().filter_map(|use_| System::objection(&name, use_)));
     for device in system.loops_over(&target.path) {
-        let node = system.node(device);
-        let node = node.display();
-        reasons.push(format!("{name} is shown by {node}: write to that, or detach it first (losetup -d {node})"));
+        reasons.push(System::objection_to_loop(&name, &system.node(device)));
     }
     Ok(())
 }
@@ -79,7 +78,7 @@ fn disk_in_use(disk: &DiskDescription, reasons: &mut Vec<String>) {
     }
     // What is left lies on the disk itself, or on another loop device over the same file.
     for use_ in disk.uses.iter().filter(|use_| !of_parts.contains(use_)) {
-        reasons.push(in_use(&name, use_));
+        reasons.extend(System::objection(&name, use_));
     }
     for holder in &disk.holders {
         reasons.push(format!("{name} is held by {holder}: deactivate that first"));
@@ -89,20 +88,10 @@ fn disk_in_use(disk: &DiskDescription, reasons: &mut Vec<String>) {
 fn part_in_use(part: &DiskPart, reasons: &mut Vec<String>) {
     let name = part.path.display().to_string();
     for use_ in &part.uses {
-        reasons.push(in_use(&name, use_));
+        reasons.extend(System::objection(&name, use_));
     }
     for holder in &part.holders {
         reasons.push(format!("{name} is held by {holder}: deactivate that first"));
-    }
-}
-
-fn in_use(name: &str, use_: &Use) -> String {
-    match use_ {
-        Use::MountedWritable(place) | Use::MountedReadOnly(place) => {
-            let place = place.display();
-            format!("{name}, or something built upon it, is mounted at {place}: unmount that first (umount {place})")
-        }
-        Use::Swap => format!("{name}, or something built upon it, is used as swap: swapoff first"),
     }
 }
 
@@ -117,24 +106,24 @@ fn is_read_only(target: &Facts) -> Result<bool> {
 /// What a path's bytes lie in, for telling whether two are the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Storage {
-    File { dev: u64, ino: u64 },
+    File(FileId),
     Disk(DeviceNumber),
     Part(DeviceNumber, u32),
 }
 
 fn storage_of(system: &System, path: &Path) -> Result<Option<Storage>> {
-    let metadata = match std::fs::metadata(path) {
+    let failed = |error| Error::io("examine", path, error);
+    let number = match platform::standing(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        metadata => metadata.map_err(|error| Error::io("examine", path, error))?,
+        Err(error) => return Err(failed(error)),
+        Ok(Standing::File) => {
+            let (file, _) = platform::identity_of_path(path).map_err(failed)?;
+            return Ok(Some(Storage::File(file)));
+        }
+        Ok(Standing::Device(number)) => number,
+        Ok(Standing::Folder | Standing::Other) => return Ok(None),
     };
-    let kind = metadata.file_type();
-    if kind.is_file() {
-        return Ok(Some(Storage::File { dev: metadata.dev(), ino: metadata.ino() }));
-    }
-    if !kind.is_block_device() {
-        return Ok(None);
-    }
-    let device = DeviceNumber::from_raw(metadata.rdev());
+    let device = DeviceNumber::from_raw(number);
     let Some(disk) = system.disk_of(device) else { return Ok(Some(Storage::Disk(device))) };
     let number = disk.parts.iter().find(|part| part.device == device).map(|part| part.number);
     match (number, &disk.backing) {
@@ -271,9 +260,9 @@ pub fn open(system: &System, facts: &Facts, scope: Scope) -> Result<Opened> {
         // Opening such a device for writing succeeds on some kernels, and every write fails.
         return Err(Error::Refused(format!("{name} is read-only")));
     }
-    let metadata = target.file().metadata().map_err(|error| Error::io("examine", &path, error))?;
-    let on_node = std::fs::metadata(&path).map_err(|error| Error::io("examine", &path, error))?;
-    if (metadata.dev(), metadata.ino(), metadata.rdev()) != (on_node.dev(), on_node.ino(), on_node.rdev()) {
+    let opened = platform::identity(target.file()).map_err(|error| Error::io("examine", &path, error))?;
+    let on_node = platform::identity_of_path(&path).map_err(|error| Error::io("examine", &path, error))?;
+    if opened != on_node {
         return changed("its node");
     }
     if now.len != facts.len || start.saturating_add(len) > target_len(&target) {
@@ -327,8 +316,9 @@ fn place_of(facts: &Facts, scope: Scope) -> Result<(PathBuf, u64, u64)> {
     match node {
         Some(node) if node.start == start && node.len == len => Ok((node.path.clone(), 0, len)),
         Some(_) => Err(Error::Refused(format!(
-            "partition {number} of {} lies elsewhere in the table than the system believes: have it read the table again (blockdev --rereadpt)",
-            facts.given.display()
+            "partition {number} of {} lies elsewhere in the table than the system believes: have it read the table again ({})",
+            facts.given.display(),
+            System::HOW_TO_READ_TABLE_AGAIN
         ))),
         None => Ok((facts.path.clone(), start, len)),
     }

@@ -19,7 +19,7 @@ pub struct FileDisk {
 impl FileDisk {
     /// Opens a regular file or block device for reading, with the given logical sector size (512 or 4096).
     pub fn open(path: &Path, sector_size: u32) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+        let file = platform::open_disk(path).map_err(|error| Error::io("open", path, error))?;
         Self::from_file(file, path, sector_size)
     }
 

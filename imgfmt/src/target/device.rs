@@ -1,26 +1,28 @@
 //! A target that is written in place: a block device, or an existing file used as a disk.
 
-use std::fs::{File, OpenOptions};
-use std::num::NonZero;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, SeekFrom, fadvise, fallocate, flock, seek};
-use rustix::io::Errno;
 
 use crate::disk::{Disk, Extent, ExtentKind, WritableDisk, buf_len, check_range};
 use crate::error::{Error, Result};
-use crate::target::{Target, ioctl};
+use crate::platform::{self, Standing};
+use crate::target::Target;
 
-/// Major number of loop devices on Linux.
-const LOOP_MAJOR: u32 = 7;
+#[cfg(unix)]
+mod ioctl;
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+use windows as system;
+
 /// Zeros are written in pieces of this many bytes where the device cannot make them by itself.
 const ZERO_PIECE: u64 = 1 << 20;
 /// What direct reads are aligned to: no logical sector is larger.
 const DIRECT_ALIGN: usize = 4096;
-/// How long a lock is waited for: udev holds one for a moment while it looks at a device.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A block device or file that nobody else uses while it is open.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct DeviceTarget {
     len: u64,
     sector_size: u32,
     is_device: bool,
+    /// What is kept from others with it, until it is closed.
+    _held: system::Held,
 }
 
 /// What stands at the path of a target.
@@ -49,46 +53,32 @@ pub enum TargetKind {
 
 /// Says what stands at `path`, symbolic links followed.
 pub fn kind_of(path: &Path) -> Result<TargetKind> {
-    let metadata = match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(TargetKind::New),
-        metadata => metadata.map_err(|error| Error::io("examine", path, error))?,
-    };
-    let kind = metadata.file_type();
-    Ok(if kind.is_file() {
-        TargetKind::File
-    } else if kind.is_block_device() {
-        if rustix::fs::major(metadata.rdev()) == LOOP_MAJOR { TargetKind::Loop } else { TargetKind::BlockDevice }
-    } else {
-        TargetKind::Other
-    })
+    match platform::standing(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(TargetKind::New),
+        Err(error) => Err(Error::io("examine", path, error)),
+        Ok(Standing::File) => Ok(TargetKind::File),
+        Ok(Standing::Device(number)) if system::is_loop(number) => Ok(TargetKind::Loop),
+        Ok(Standing::Device(_)) => Ok(TargetKind::BlockDevice),
+        Ok(Standing::Folder | Standing::Other) => Ok(TargetKind::Other),
+    }
 }
 
 impl DeviceTarget {
     /// Opens an existing block device or file for reading and writing, and locks it.
     ///
-    /// A block device is opened exclusively: the system refuses one that is mounted or held by anything. The lock keeps udev and other runs of
-    /// this program away.
+    /// A block device is opened exclusively: Unix refuses one that is mounted or held by anything, and the lock keeps udev and other runs of
+    /// this program away. On Windows its volumes are locked, which is refused where files of them are open, and dismounted.
     pub fn open(path: &Path, sector_size: u32) -> Result<Self> {
-        let metadata = std::fs::metadata(path).map_err(|error| Error::io("examine", path, error))?;
-        let is_device = metadata.file_type().is_block_device();
-        if !is_device && !metadata.is_file() {
-            return Err(Error::Refused(format!("{} is neither a file nor a block device", path.display())));
-        }
-        let flags = if is_device { OFlags::EXCL } else { OFlags::empty() };
-        let file = OpenOptions::new().read(true).write(true).custom_flags(flags.bits().cast_signed()).open(path);
-        let file = file.map_err(|error| match Errno::from_io_error(&error) {
-            Some(Errno::BUSY) => Error::Refused(format!(
-                "{} is in use: it is mounted, or held by LVM, RAID, encryption or another program",
-                path.display()
-            )),
-            Some(Errno::ROFS | Errno::PERM) => {
-                Error::Refused(format!("{} is read-only: the system does not let it be written", path.display()))
+        let is_device = match platform::standing(path).map_err(|error| Error::io("examine", path, error))? {
+            Standing::File => false,
+            Standing::Device(_) => true,
+            Standing::Folder | Standing::Other => {
+                return Err(Error::Refused(format!("{} is neither a file nor a block device", path.display())));
             }
-            _ => Error::io("open", path, error),
-        })?;
-        lock(&file, path)?;
-        let len = seek(&file, SeekFrom::End(0)).map_err(|error| Error::io("measure", path, error.into()))?;
-        Ok(Self { file, path: path.to_owned(), len, sector_size, is_device })
+        };
+        let (file, held) = system::open_alone(path, is_device)?;
+        let len = platform::device_len(&file).map_err(|error| Error::io("measure", path, error))?;
+        Ok(Self { file, path: path.to_owned(), len, sector_size, is_device, _held: held })
     }
 
     /// The open file.
@@ -110,10 +100,7 @@ impl DeviceTarget {
 
     /// Has the system forget what it caches of a range that was flushed, so that memory stays free for others.
     pub fn forget(&self, offset: u64, len: u64) {
-        if let Some(len) = NonZero::new(len) {
-            // Advice: where it is not taken, nothing is lost.
-            let _ = fadvise(&self.file, offset, Some(len), Advice::DontNeed);
-        }
+        system::forget(&self.file, offset, len);
     }
 
     /// Has the system write out and forget what it caches of the target. Pages whose writing failed earlier would be read as if they had been written.
@@ -121,8 +108,7 @@ impl DeviceTarget {
         self.flush()?;
         self.forget(0, self.len);
         if self.is_device {
-            // Not every device has buffers of its own.
-            let _ = ioctl::flush_buffers(&self.file);
+            system::drop_buffers(&self.file);
         }
         Ok(())
     }
@@ -130,19 +116,13 @@ impl DeviceTarget {
     /// Opens the target once more for reading what is on the medium: caches dropped, and past them where the system can.
     pub fn read_back(&self) -> Result<ReadBack> {
         self.drop_caches()?;
-        let open = |flags: OFlags| {
-            let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(&self.path)?;
-            let identity = |file: &File| file.metadata().map(|m| (m.dev(), m.ino(), m.rdev()));
-            if identity(&file)? == identity(&self.file)? { Ok(file) } else { Err(std::io::ErrorKind::NotFound.into()) }
+        let checked = |file: File| {
+            let same = platform::identity(&file)? == platform::identity(&self.file)?;
+            if same { Ok(file) } else { Err(std::io::ErrorKind::NotFound.into()) }
         };
         let failed = |error| Error::io("open again", &self.path, error);
-        let direct = match open(OFlags::DIRECT) {
-            Ok(file) => Some(file),
-            // Some filesystems have no direct reads.
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => None,
-            Err(error) => return Err(failed(error)),
-        };
-        let plain = open(OFlags::empty()).map_err(failed)?;
+        let direct = system::open_direct(&self.path).and_then(|file| file.map(checked).transpose()).map_err(failed)?;
+        let plain = platform::open_disk(&self.path).and_then(checked).map_err(failed)?;
         Ok(ReadBack { direct, plain, path: self.path.clone(), len: self.len, sector_size: self.sector_size })
     }
 
@@ -151,32 +131,12 @@ impl DeviceTarget {
         if !self.is_device {
             return Ok(());
         }
-        match ioctl::reread_table(&self.file) {
-            // Devices that take no partitions, such as loop devices made without them.
-            Ok(()) | Err(Errno::INVAL | Errno::NOTTY) => Ok(()),
-            Err(error) => Err(Error::io("have the system read the new table of", &self.path, error.into())),
-        }
+        system::reread_table(&self.file)
+            .map_err(|error| Error::io("have the system read the new table of", &self.path, error))
     }
 
     fn failed(&self, action: &'static str, offset: u64, source: std::io::Error) -> Error {
         Error::Io { action, what: format!("{} at byte {offset:#x}", self.path.display()), source }
-    }
-}
-
-/// Locks an open target for this run. The lock ends with the open file.
-fn lock(file: &File, path: &Path) -> Result<()> {
-    let started = Instant::now();
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) if started.elapsed() < LOCK_PATIENCE => {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            Err(Errno::WOULDBLOCK) => {
-                return Err(Error::Refused(format!("{} is locked by another program", path.display())));
-            }
-            Err(error) => return Err(Error::io("lock", path, error.into())),
-        }
     }
 }
 
@@ -191,7 +151,7 @@ impl Disk for DeviceTarget {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(offset, buf_len(buf), self.len)?;
-        self.file.read_exact_at(buf, offset).map_err(|error| self.failed("read", offset, error))
+        platform::read_exact_at(&self.file, buf, offset).map_err(|error| self.failed("read", offset, error))
     }
 
     fn extent_at(&self, offset: u64) -> Result<Extent> {
@@ -203,7 +163,7 @@ impl Disk for DeviceTarget {
 impl WritableDisk for DeviceTarget {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         check_range(offset, buf_len(bytes), self.len)?;
-        self.file.write_all_at(bytes, offset).map_err(|error| self.failed("write", offset, error))
+        platform::write_all_at(&self.file, bytes, offset).map_err(|error| self.failed("write", offset, error))
     }
 
     fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
@@ -211,9 +171,7 @@ impl WritableDisk for DeviceTarget {
         if len == 0 {
             return Ok(());
         }
-        // A device zeroes by itself, with the promise that it reads as zero; a file gets a hole.
-        let how = if self.is_device { FallocateFlags::ZERO_RANGE } else { FallocateFlags::PUNCH_HOLE };
-        if fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, offset, len).is_ok() {
+        if system::make_zero(&self.file, self.is_device, offset, len) {
             return Ok(());
         }
         let zeros = vec![0; usize::try_from(ZERO_PIECE.min(len)).unwrap_or(0)];
@@ -229,8 +187,7 @@ impl WritableDisk for DeviceTarget {
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         check_range(offset, len, self.len)?;
         if len > 0 {
-            // A hint: what does not take it keeps its bytes.
-            let _ = fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len);
+            system::discard(&self.file, offset, len);
         }
         Ok(())
     }
@@ -279,17 +236,11 @@ impl ReadBack {
         let mut room = vec![0_u8; want.saturating_add(DIRECT_ALIGN)];
         let skip = room.as_ptr().align_offset(DIRECT_ALIGN).min(DIRECT_ALIGN);
         let aligned = room.get_mut(skip..skip.saturating_add(want)).expect("there is room for the alignment");
-        let mut done = 0;
-        while done < want {
-            let at = start.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
-            match file.read_at(aligned.get_mut(done..).expect("done is below its length"), at) {
-                Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => done = done.saturating_add(read),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // The end of a file is not always aligned, and not everything that opens this way reads this way.
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => return Ok(false),
-                Err(error) => return Err(error),
-            }
+        match platform::read_exact_at(file, aligned, start) {
+            Ok(()) => {}
+            // The end of a file is not always aligned, and not everything that opens this way reads this way.
+            Err(error) if system::is_refused_direct(&error) => return Ok(false),
+            Err(error) => return Err(error),
         }
         let from = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
         let part = aligned.get(from..from.saturating_add(buf.len())).expect("the range was widened");
@@ -317,7 +268,7 @@ impl Disk for ReadBack {
         if self.read_direct(buf, offset).map_err(failed)? {
             return Ok(());
         }
-        self.plain.read_exact_at(buf, offset).map_err(failed)
+        platform::read_exact_at(&self.plain, buf, offset).map_err(failed)
     }
 
     fn extent_at(&self, offset: u64) -> Result<Extent> {

@@ -21,13 +21,28 @@ use crate::extract::metadata::{Metadata, is_foreign};
 use crate::filesystem::files::{NodeKind, Time, Xattr};
 
 /// Longest name that a folder takes, in bytes.
-pub(crate) const MAX_NAME: usize = 255;
+const MAX_NAME: usize = 255;
 /// Longest value of an extended attribute and longest list of names on Linux, in bytes.
 const XATTR_MAX: usize = 65_536;
 
-/// Says which names this system cannot have as they are: here none that a reader hands out.
-pub(crate) fn representable(_name: &[u8]) -> bool {
-    true
+/// Says which names this system can have as they are: all that are not too long.
+pub(crate) fn representable(name: &[u8]) -> bool {
+    name.len() <= MAX_NAME
+}
+
+/// The name without what this system cannot have in one: there is nothing.
+pub(crate) fn plain_part(name: &str) -> String {
+    name.to_owned()
+}
+
+/// What two names have in common that are one name here: everything.
+pub(crate) fn key(name: &OsStr) -> OsString {
+    name.to_owned()
+}
+
+/// The time as this system keeps it.
+pub(crate) fn as_kept(time: Time) -> Time {
+    time
 }
 
 /// What lies under a name already.
@@ -206,7 +221,7 @@ impl Folder {
     }
 
     /// Makes a symbolic link, in place of whatever is no folder under the name.
-    pub(crate) fn symlink(&self, name: &OsStr, target: &[u8]) -> Result<()> {
+    pub(crate) fn symlink(&self, name: &OsStr, target: &[u8], _to_folder: bool) -> Result<()> {
         let temporary = temporary_name();
         symlinkat(OsStr::from_bytes(target), &self.fd, &temporary)
             .map_err(|error| self.error("make the link", name, error))?;
@@ -306,6 +321,11 @@ impl Folder {
 }
 
 impl NewFile {
+    /// Files have no named streams here.
+    pub(crate) fn new_stream(&self, _stream: &[u8]) -> Result<File> {
+        Err(Error::unsupported(self.folder.path.display(), "named streams of files, which only Windows has"))
+    }
+
     /// Gives owner, permissions, extended attributes and times. Returns what could not be kept.
     pub(crate) fn apply(&self, metadata: &Metadata) -> Vec<String> {
         apply(&self.file, metadata)

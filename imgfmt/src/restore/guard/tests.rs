@@ -1,7 +1,7 @@
 //! Guards on machines made of folders; those on real loop devices are in `tests/it/restore_guard.rs`.
 
 use super::*;
-use crate::source::disks::tests::Machine;
+use crate::source::disks::unix::tests::Machine;
 
 const ATA: &str = "pci0000:00/0000:00:1f.2/ata1/host0/target0:0:0/0:0:0:0";
 

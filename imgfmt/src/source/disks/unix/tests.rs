@@ -3,6 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::source::device::Use;
 
 /// A machine under a folder, built line by line.
 pub(crate) struct Machine {
