@@ -52,7 +52,7 @@ impl Served {
     }
 
     /// What it is, for people.
-    pub(crate) fn what(&self) -> &str {
+    pub(crate) fn description(&self) -> &str {
         &self.any.from
     }
 

@@ -6,15 +6,6 @@
 //! Source: the NBD protocol, `doc/proto.md` of the NetworkBlockDevice project.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    test,
-    expect(
-        clippy::as_conversions,
-        clippy::arithmetic_side_effects,
-        reason = "an overflow in a test fails the test, which is what it is for"
-    )
-)]
-
 pub mod export;
 mod handshake;
 pub mod server;

@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     if arguments.json {
         println!("{}", json!({"uri": place.to_string(), "writable": served.is_writable()}));
     } else {
-        println!("serving {} at {place}{}", served.what(), if served.is_writable() { ", writable" } else { "" });
+        println!("serving {} at {place}{}", served.description(), if served.is_writable() { ", writable" } else { "" });
     }
     server.run();
     served.flush().map_err(|error| Failure::Failed(full_message(&error)))?;

@@ -26,6 +26,7 @@ mod packs;
 mod restore;
 mod second_reader;
 mod seven_zip;
+mod serve;
 mod startup;
 mod surface;
 mod targets;

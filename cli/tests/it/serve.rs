@@ -1,0 +1,148 @@
+//! `hikae serve`, judged by the clients of the NBD project and of QEMU.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::machine::{HIKAE, Random, hikae, run, shell};
+
+/// A server in a folder, ended politely.
+struct Server {
+    child: Child,
+    uri: String,
+}
+
+impl Server {
+    fn start(folder: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(HIKAE);
+        command.arg("serve").args(args).arg("--json").current_dir(folder).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+        Self { child, uri: ready["uri"].as_str().unwrap().to_owned() }
+    }
+
+    /// The address of an export.
+    fn export(&self, name: &str) -> String {
+        match self.uri.split_once("/?") {
+            Some((scheme, query)) => format!("{scheme}/{name}?{query}"),
+            None => format!("{}/{name}", self.uri),
+        }
+    }
+
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+/// An image with two generations of a disk that has an ext4 partition with noise in it.
+fn image(folder: &Path) -> Vec<u8> {
+    shell(
+        folder,
+        "truncate -s 24M disk.raw; printf 'label: dos\\nunit: sectors\\nstart=2048, size=32768, type=83\\n' | sfdisk --quiet disk.raw
+         mkdir tree; head -c 3000000 /dev/urandom > tree/noise; mke2fs -q -t ext4 -d tree -E offset=1048576 disk.raw 16M 2> /dev/null",
+    );
+    let path = folder.join("disk.raw");
+    let mut bytes = std::fs::read(&path).unwrap();
+    hikae(folder, ["capture", "disk.raw", "disk.hik", "--all-blocks"]).expect(0);
+    Random::new(3).fill(&mut bytes[20 << 20..21 << 20]);
+    std::fs::write(path, &bytes).unwrap();
+    hikae(folder, ["capture", "disk.raw", "disk.hik", "--all-blocks"]).expect(0);
+    bytes
+}
+
+#[test]
+fn real_clients_read_every_export() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let bytes = image(folder);
+    let socket = folder.join("s");
+    let server = Server::start(folder, &["disk.hik", "--nbd", &format!("unix:{}", socket.display())]);
+    let info = run("nbdinfo", ["--json", &server.export("")]).expect(0).json();
+    let export = &info["exports"][0];
+    assert_eq!(export["export-size"], bytes.len());
+    assert_eq!((&export["is_read_only"], &export["can_multi_conn"]), (&true.into(), &true.into()));
+    assert_eq!(export["block_size_minimum"], 512);
+    let list = run("nbdinfo", ["--list", &server.export("")]).expect(0).out;
+    for name in ["\"p1\"", "\"latest\"", "\"0001_", "\"0002_"] {
+        assert!(list.contains(&format!("export={name}")), "{name} is not in {list}");
+    }
+    let copied = |name: &str| {
+        run("nbdcopy", [server.export(name).as_str(), folder.join("out").to_str().unwrap()]).expect(0);
+        std::fs::read(folder.join("out")).unwrap()
+    };
+    assert!(copied("") == bytes && copied("latest") == bytes && copied("2") == bytes);
+    assert!(copied("p1") == bytes[1 << 20..17 << 20] && copied("~1/p1") == bytes[1 << 20..17 << 20]);
+    hikae(folder, ["export", "disk.hik@1", "first.raw"]).expect(0);
+    assert!(copied("1") == std::fs::read(folder.join("first.raw")).unwrap());
+    run("nbdinfo", [server.export("p9").as_str()]).expect(1).says(&["no export of that name"]);
+    // What QEMU sees, bytes and holes.
+    let raw = folder.join("disk.raw");
+    run("qemu-img", ["compare", "-f", "raw", "-F", "raw", raw.to_str().unwrap(), &server.export("")]).expect(0);
+    let map = run("nbdinfo", ["--json", "--map", &server.export("")]).expect(0).json();
+    let hole = map.as_array().unwrap().iter().find(|run| run["offset"].as_u64().unwrap() >= 21 << 20).unwrap();
+    assert_eq!((&hole["type"], &hole["length"]), (&3.into(), &(3 << 20).into()));
+    let write = run("qemu-io", ["-f", "raw", "-r", "-c", "write 0 512", &server.export("")]);
+    assert!(write.err.contains("read-only") || write.out.contains("read-only"), "{write:?}");
+    // A socket that is in use is not taken over; the server removes its own.
+    hikae(folder, ["serve", "disk.hik", "--nbd", "unix:s"]).expect(3).says(&["cannot listen on s"]);
+    server.stop();
+    assert!(!socket.exists());
+}
+
+#[test]
+fn writes_go_to_the_overlay_and_come_back_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut bytes = image(folder);
+    let packs = || {
+        let mut packs = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "hik") {
+                packs.push((path.clone(), std::fs::read(path).unwrap()));
+            }
+        }
+        packs.sort();
+        packs
+    };
+    let before = packs();
+    let args = ["disk.hik", "--nbd", "127.0.0.1:0", "--overlay", "try.overlay"];
+    let server = Server::start(folder, &args);
+    let commands = ["write -P 7 3000 70000", "write -z 4M 1M", "discard 10M 64k", "write -f -P 3 23M 512", "flush"];
+    let mut qemu_io = vec!["-f".to_owned(), "raw".to_owned()];
+    qemu_io.extend(commands.iter().flat_map(|command| ["-c".to_owned(), (*command).to_owned()]));
+    qemu_io.push(server.export(""));
+    run("qemu-io", qemu_io).expect(0);
+    bytes[3000..73_000].fill(7);
+    bytes[4 << 20..5 << 20].fill(0);
+    bytes[10 << 20..(10 << 20) + 65_536].fill(0);
+    bytes[23 << 20..(23 << 20) + 512].fill(3);
+    let copied = |server: &Server, name: &str| {
+        run("nbdcopy", [server.export(name).as_str(), folder.join("out").to_str().unwrap()]).expect(0);
+        std::fs::read(folder.join("out")).unwrap()
+    };
+    assert!(copied(&server, "") == bytes && copied(&server, "latest") == bytes, "all names of the disk agree");
+    assert!(copied(&server, "p1") == bytes[1 << 20..17 << 20]);
+    hikae(folder, ["serve", "disk.hik", "--nbd", "127.0.0.1:0", "--overlay", "try.overlay"])
+        .expect(4)
+        .says(&["in use by process"]);
+    hikae(folder, ["overlay", "discard", "try.overlay", "--yes"]).expect(4).says(&["in use by process"]);
+    server.stop();
+    // After a restart it is all there; another base is refused.
+    let server = Server::start(folder, &args);
+    assert!(copied(&server, "") == bytes);
+    server.stop();
+    hikae(folder, ["serve", "disk.hik@1", "--nbd", "127.0.0.1:0", "--overlay", "try.overlay"])
+        .expect(4)
+        .says(&["belongs to generation 2", "not to generation 1"]);
+    let info = hikae(folder, ["overlay", "info", "try.overlay", "--json"]).expect(0).json();
+    assert_eq!((&info["base"]["format"], &info["in_use_by"]), (&"hikae".into(), &serde_json::Value::Null));
+    assert_eq!(before, packs(), "the image was not touched");
+    hikae(folder, ["overlay", "discard", "try.overlay"]).expect(4).says(&["--yes"]);
+    hikae(folder, ["overlay", "discard", "try.overlay", "--yes"]).expect(0);
+    assert!(!folder.join("try.overlay").exists());
+}

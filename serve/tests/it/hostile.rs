@@ -1,0 +1,150 @@
+//! Clients that are slow, rude or wrong: they lose their connection, and nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use serve::Limits;
+
+use crate::client::{LEN, Running, content};
+
+/// A small generator of pseudo-random numbers.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+/// Reads the end of the disk and compares it.
+fn compare(server: &Running) {
+    let mut client = server.ready("");
+    for at in (3 << 20..LEN).step_by(128 << 10) {
+        client.request(0, 0, at, at, 64 << 10, &[]);
+        let reply = client.reply();
+        let at = at as usize;
+        assert!(reply.done && reply.data[8..] == content()[at..at + (64 << 10)], "at {at}");
+    }
+}
+
+#[test]
+fn bytes_of_no_sense_end_their_connection_only() {
+    let server = Running::start(Limits { handshake: Duration::from_secs(2), ..Limits::default() });
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for round in 0..300_u32 {
+        let mut client = match round % 3 {
+            // Before the greeting, in the options, and among the requests.
+            0 => server.connect(),
+            1 => {
+                let mut client = server.connect();
+                client.greet();
+                client
+            }
+            _ => server.ready("writable"),
+        };
+        let mut bytes: Vec<u8> = (0..random.next() % 300).map(|_| random.next() as u8).collect();
+        if round % 3 == 1 {
+            let option = (random.next() % 14) as u32;
+            let len = if random.next() % 4 == 0 { random.next() as u32 } else { bytes.len() as u32 };
+            bytes = [b"IHAVEOPT", &option.to_be_bytes()[..], &len.to_be_bytes(), &bytes].concat();
+        }
+        if round % 3 == 2 {
+            // Requests that may not write: the magic, then noise where commands other than reads are out of range.
+            let command = [0_u16, 5, 7, 99][(random.next() % 4) as usize];
+            let offset = random.next() >> (random.next() % 64);
+            let fields = [
+                &0x2560_9513_u32.to_be_bytes()[..],
+                &(random.next() as u16 & 15).to_be_bytes(),
+                &command.to_be_bytes(),
+                &random.next().to_be_bytes(),
+                &offset.to_be_bytes(),
+                &((random.next() >> (32 + random.next() % 32)) as u32).to_be_bytes(),
+            ];
+            bytes = fields.concat();
+        }
+        // The server may have ended the connection before all is sent.
+        let _ = std::io::Write::write_all(&mut client.0, &bytes);
+        let _ = client.0.shutdown(std::net::Shutdown::Write);
+        assert!(client.is_ended(), "round {round}");
+    }
+    compare(&server);
+}
+
+#[test]
+fn a_slow_handshake_is_ended_and_a_silent_client_is_not() {
+    let server = Running::start(Limits { handshake: Duration::from_millis(700), ..Limits::default() });
+    let mut silent = server.ready("");
+    let mut slow = server.connect();
+    slow.greet();
+    let started = Instant::now();
+    // One byte now and then gains nothing.
+    while started.elapsed() < Duration::from_millis(1500) {
+        let _ = std::io::Write::write_all(&mut slow.0, b"I");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(slow.is_ended());
+    silent.request(0, 0, 1, 0, 512, &[]);
+    assert_eq!(silent.reply().data.len(), 520);
+}
+
+#[test]
+fn a_client_that_takes_no_answers_and_one_that_stops_within_a_write_are_ended() {
+    let server = Running::start(Limits { stall: Duration::from_millis(500), ..Limits::default() });
+    let mut deaf = server.ready("");
+    // More than the buffers of the sockets hold.
+    for cookie in 0..200 {
+        if std::io::Write::write_all(&mut deaf.0, &request(cookie)).is_err() {
+            break;
+        }
+    }
+    let mut torn = server.ready("writable");
+    torn.request(0, 1, 1, 0, 8192, &[9; 100]);
+    compare(&server);
+    assert!(torn.is_ended());
+    assert!(*server.model.0.read().unwrap() == content(), "half a write is no write");
+    std::thread::sleep(Duration::from_millis(1500));
+    // What was on its way is there, then comes the end.
+    assert!(deaf.is_ended());
+}
+
+fn request(cookie: u64) -> Vec<u8> {
+    let at: u64 = 3 << 20;
+    let fields = [
+        &0x2560_9513_u32.to_be_bytes()[..],
+        &[0; 4],
+        &cookie.to_be_bytes(),
+        &at.to_be_bytes(),
+        &(1_u32 << 20).to_be_bytes(),
+    ];
+    fields.concat()
+}
+
+#[test]
+fn many_connections_are_served_and_one_too_many_is_closed() {
+    let server = Running::start(Limits { connections: 65, ..Limits::default() });
+    let mut clients: Vec<_> = (0..64).map(|_| server.ready("")).collect();
+    compare(&server);
+    for (cookie, client) in clients.iter_mut().enumerate() {
+        for at in 0..4_u64 {
+            client.request(0, 0, cookie as u64, (3 << 20) + at * 65_536, 65_536, &[]);
+        }
+    }
+    for (cookie, client) in clients.iter_mut().enumerate() {
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            let reply = client.reply();
+            assert_eq!(reply.cookie, cookie as u64);
+            let at = u64::from_be_bytes(reply.data[..8].try_into().unwrap());
+            assert!(reply.data[8..] == content()[at as usize..at as usize + 65_536]);
+            seen.push(at);
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 4, "each request has one answer");
+    }
+    let _one_more = server.ready("");
+    let mut too_many = server.connect();
+    assert!(too_many.is_ended());
+}
