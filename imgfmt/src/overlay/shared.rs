@@ -391,6 +391,9 @@ impl Shared {
             if !map.is_changed() && !*changed {
                 return Ok(());
             }
+            // Pages count as unchanged once they are written, but until the commit names them nothing of it is durable: where it fails
+            // from here on, the next flush must not find that there is nothing to do.
+            *changed = true;
             let mut roots: Vec<Root> = layers.iter().map(|layer| layer.root).collect();
             let written = map.write(&self.medium, space, &mut roots);
             // Where only some pages were written, these have their new places all the same.

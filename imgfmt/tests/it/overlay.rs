@@ -330,6 +330,38 @@ fn a_full_disk_loses_nothing_that_was_flushed() {
 }
 
 #[test]
+fn a_flush_after_one_that_failed_makes_everything_durable_or_fails() {
+    let (start, base) = base(21);
+    let about = about(&*base);
+    let (mut again, mut refused) = (0, 0);
+    for operations in 0.. {
+        let storage = VolatileStorage::default();
+        let overlay = Overlay::create_on(Arc::new(storage.clone()), &about).unwrap();
+        let disk = overlay.disk(Arc::clone(&base)).unwrap();
+        let mut model = start.clone();
+        let mut random = Random::new(22);
+        for _ in 0..6 {
+            change(&*disk, &mut model, &mut random).unwrap();
+        }
+        storage.pull_the_plug_after(operations);
+        let first = disk.flush();
+        storage.pull_the_plug_after(u64::MAX);
+        match (first, disk.flush()) {
+            (Ok(()), _) => break,
+            (Err(_), Err(_)) => refused += 1,
+            (Err(_), Ok(())) => {
+                again += 1;
+                let left = VolatileStorage::new(storage.after_the_plug(&mut random));
+                let after = Overlay::open_on(Arc::new(left), &about).unwrap();
+                let after = after.disk(Arc::clone(&base)).unwrap();
+                assert!(read(&*after, 0, LEN) == model, "the flush failed at operation {operations}");
+            }
+        }
+    }
+    assert!(again > 3 && refused == 2, "{again} {refused}");
+}
+
+#[test]
 fn one_process_owns_an_overlay_and_only_over_its_base() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("week.overlay");
