@@ -194,6 +194,7 @@ impl LayerDisk {
 
     /// Makes a range zero that lies inside the layer.
     fn zero_range(&self, writing: &Writing<'_>, range: Range<u64>, len: u64) -> Result<()> {
+        self.shared.commit_if_due(writing)?;
         let whole_from = range.start.div_ceil(SLOT_LEN);
         // The last block is whole where it reaches to the end of the disk.
         let whole_to = if range.end == len { range.end.div_ceil(SLOT_LEN) } else { range.end / SLOT_LEN };
@@ -206,7 +207,7 @@ impl LayerDisk {
             if range.end > block.saturating_add(1).saturating_mul(SLOT_LEN) {
                 self.zero_part(writing, block.saturating_add(1), &second)?;
             }
-            return self.shared.commit_if_due(writing);
+            return Ok(());
         }
         if !range.start.is_multiple_of(SLOT_LEN) {
             let block = range.start / SLOT_LEN;
@@ -216,14 +217,14 @@ impl LayerDisk {
         while at < whole_to {
             // Pieces end at multiples of their size, so that whole pages become one entry.
             let end = (at / MAX_ZERO).saturating_add(1).saturating_mul(MAX_ZERO).min(whole_to);
-            self.shared.zero(writing, self.layer, at..end)?;
             self.shared.commit_if_due(writing)?;
+            self.shared.zero(writing, self.layer, at..end)?;
             at = end;
         }
         if whole_to.saturating_mul(SLOT_LEN) < range.end {
             self.zero_part(writing, whole_to, &part_of(whole_to, &range))?;
         }
-        self.shared.commit_if_due(writing)
+        Ok(())
     }
 }
 
@@ -304,8 +305,8 @@ impl WritableDisk for LayerDisk {
         while !bytes.is_empty() {
             let room = WINDOW.saturating_sub(offset % WINDOW);
             let (part, rest) = bytes.split_at(indices(&(0..room.min(buf_len(bytes)))).end);
-            self.write_window(&writing, part, offset)?;
             self.shared.commit_if_due(&writing)?;
+            self.write_window(&writing, part, offset)?;
             offset = offset.saturating_add(buf_len(part));
             bytes = rest;
         }

@@ -366,7 +366,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Commits where enough has changed.
+    /// Commits where enough has changed. Comes before a change and not behind it: where commits fail, no more piles up in memory.
     pub(super) fn commit_if_due(&self, writing: &Writing<'_>) -> Result<()> {
         let due = {
             let state = self.state();
