@@ -7,6 +7,7 @@ use std::sync::Arc;
 use imgfmt::partition::Layout;
 use imgfmt::restore::facts::{Facts, Place};
 use imgfmt::restore::guard::{self, Opened, Scope};
+use imgfmt::restore::identity::Renewal;
 use imgfmt::restore::plan::{Plan, tables_now};
 use imgfmt::restore::undo::{OptionsRecord, Phase, SourceRecord, Start, TargetRecord, Undo};
 use imgfmt::restore::write::{Restored, Session, WriteOptions, structures_to_save};
@@ -294,7 +295,23 @@ pub(crate) fn run_session(
     let restored = result.map_err(|failure| interrupted(failure, &path, options))?;
     finish(&opened, options.scope)?;
     report(from, facts, plan, &restored, &path, options);
-    Ok(if restored.bad.is_empty() { DONE } else { FOUND })
+    let left = plan.renewal.as_ref().is_some_and(|renewal| renewal.left().next().is_some());
+    Ok(if restored.bad.is_empty() && !left { DONE } else { FOUND })
+}
+
+/// New identities, for programs.
+pub(crate) fn renewal_json(renewal: &Renewal) -> serde_json::Value {
+    let renewed: Vec<_> =
+        renewal.renewed.iter().map(|new| json!({"what": new.what, "old": new.old, "new": new.new})).collect();
+    let named: Vec<_> = renewal
+        .named
+        .iter()
+        .map(|named| {
+            json!({"volume": named.volume, "path": named.path, "place": named.place, "old": named.old,
+                "new": named.new, "repaired": named.left.is_none(), "reason": named.left})
+        })
+        .collect();
+    json!({"renewed": renewed, "named": named, "notes": renewal.notes})
 }
 
 /// A new undo file, or that of a session to take up.
@@ -352,7 +369,7 @@ fn report(from: &From, facts: &Facts, plan: &Plan, restored: &Restored, undo: &P
             "target": name, "work": options.work, "generation": from.record.generation,
             "data": restored.data, "zero": restored.zero, "absent": restored.absent, "bad": restored.bad,
             "written": restored.written, "skipped": restored.skipped, "verified": restored.verified,
-            "notes": plan.notes, "undo": undo.display().to_string(),
+            "notes": plan.notes, "undo": undo.display().to_string(), "ids": plan.renewal.as_ref().map(renewal_json),
         });
         println!("{report:#}");
         return;
@@ -367,6 +384,16 @@ fn report(from: &From, facts: &Facts, plan: &Plan, restored: &Restored, undo: &P
         if restored.verified > 0 { format!(", {} read back", short_size(restored.verified)) } else { String::new() }
     );
     println!("what its tables were before is in {}", undo.display());
+    if let Some(renewal) = &plan.renewal {
+        let left = renewal.left().count();
+        println!(
+            "it has a new identity; {} names of the old one are repaired, {left} are not",
+            renewal.named.len().saturating_sub(left)
+        );
+        for named in renewal.left() {
+            println!("  {}", printable(&named.to_string()));
+        }
+    }
     for (start, len) in &restored.bad {
         println!(
             "unreadable at the source, filled with a marker: bytes {start:#x} to {:#x} ({})",

@@ -2,10 +2,13 @@
 //!
 //! `docs/restore.md` says what is promised, and how the undo file is laid out.
 
+#[cfg(unix)]
+pub mod attached;
 pub mod edits;
 pub mod facts;
 pub mod fit;
 pub mod guard;
+pub mod identity;
 pub mod pieces;
 pub mod plan;
 pub mod tables;

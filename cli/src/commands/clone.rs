@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use imgfmt::capture::plan::{PlanOptions, plan};
 use imgfmt::capture::planned::PlannedDisk;
+use imgfmt::restore::attached::same_identity;
 use imgfmt::restore::facts::Facts;
 use imgfmt::restore::guard::Scope;
+use imgfmt::restore::identity::ids::NewIds;
 use imgfmt::restore::plan::whole_disk;
 use imgfmt::restore::undo::{OptionsRecord, SourceRecord};
 use imgfmt::restore::write::WriteOptions;
@@ -45,6 +47,10 @@ pub(crate) struct Arguments {
     /// Let the last partition grow to the end of a bigger target.
     #[arg(long)]
     grow: bool,
+    /// Give the copy a new disk signature, or new GUIDs of disk and partitions, and repair what names them, so that both disks can stay attached. What could not be
+    /// repaired is listed, and the exit code is 1.
+    #[arg(long)]
+    new_ids: bool,
     /// Read everything back from the medium before the target becomes valid.
     #[arg(long)]
     verify: bool,
@@ -79,10 +85,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let facts = Facts::examine(&system, &arguments.target)?;
     let mut wipe = arguments.wipe;
     let mut grow = arguments.grow;
+    let mut ids = arguments.new_ids.then(NewIds::random);
     let resumed = if arguments.resume {
         let undo = find_undo(arguments.undo.as_deref(), &facts)?;
         let options = &undo.start().options;
         (wipe, grow) = (options.wipe, options.grow);
+        ids = options.ids.as_deref().map(NewIds::from_seed);
         Some(undo)
     } else {
         None
@@ -98,9 +106,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return Err(Failure::Refused(early.join("; ")));
     }
     let from = open(arguments, keep)?;
-    let planned = whole_disk(&from.disk, &from.layout, &facts, grow);
+    let planned = whole_disk(&from.disk, &from.layout, &facts, grow, ids.as_ref());
     let against = reasons(&system, &facts, Scope::Disk, &from.keep, planned.as_ref().err())?;
-    let notes = planned.as_ref().map_or(Vec::new(), |plan| plan.notes.clone());
+    let mut notes = planned.as_ref().map_or(Vec::new(), |plan| plan.notes.clone());
+    if ids.is_none() {
+        notes.extend(same_identity(&system, &facts, &from.layout.disk_id));
+    }
     let consent = Consent { yes: arguments.yes, target_id: arguments.target_id.as_deref(), dry_run: arguments.dry_run };
     if !show_and_ask(Some(&from), &facts, "whole disk, only what differs", &notes, &against, &consent)? {
         return Ok(DONE);
@@ -113,7 +124,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         work: "whole disk".into(),
         scope: Scope::Disk,
         write,
-        record: OptionsRecord { wipe, grow, ..OptionsRecord::default() },
+        record: OptionsRecord {
+            wipe,
+            grow,
+            ids: ids.as_ref().map(|ids| ids.seed().to_owned()),
+            ..OptionsRecord::default()
+        },
         threads: arguments.threads,
         json: arguments.json,
         resume_hint: &hint,

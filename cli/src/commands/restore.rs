@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use imgfmt::disk::Slice;
 use imgfmt::partition::read_layout;
+use imgfmt::restore::attached::same_identity;
 use imgfmt::restore::edits::{self, Edit};
 use imgfmt::restore::facts::Facts;
 use imgfmt::restore::guard::{self, Scope, usable_partition};
+use imgfmt::restore::identity::ids::NewIds;
+use imgfmt::restore::identity::{Renewal, renew};
 use imgfmt::restore::plan;
 use imgfmt::restore::undo::{OptionsRecord, SourceRecord, Undo};
+use imgfmt::restore::wanted::Wanted;
 use imgfmt::restore::write::{Session, WriteOptions};
 use imgfmt::source::System;
 use imgfmt::target::device::{TargetKind, kind_of};
@@ -24,10 +28,10 @@ use crate::image_name::ImageName;
 use crate::progress::Shown;
 use crate::source::{self, DiskOptions};
 use crate::target::{
-    Consent, From, Options, UndoFor, confirm, find_undo, finish, reasons, run_session, show_and_ask, start_record,
-    undo_path,
+    Consent, From, Options, UndoFor, confirm, find_undo, finish, reasons, renewal_json, run_session, show_and_ask,
+    start_record, undo_path,
 };
-use crate::text::{short_size, size};
+use crate::text::{printable, short_size, size};
 
 /// Streams a generation back onto a disk, or puts back a part of it: a partition, boot code, the table, boot sectors.
 ///
@@ -61,6 +65,10 @@ pub(crate) struct Arguments {
     /// Let the last partition grow to the end of a bigger target (its filesystem stays: the message names the tool that grows it).
     #[arg(long)]
     grow: bool,
+    /// Give the copy a new disk signature, or new GUIDs of disk and partitions, and repair what names them: boot.ini, BCD, MountedDevices, and PARTUUID in fstab, crypttab and the
+    /// configurations of loaders. What could not be repaired is listed, and the exit code is 1. UUIDs of filesystems stay.
+    #[arg(long, conflicts_with = "work")]
+    new_ids: bool,
     /// Restore only partition N, into partition M of the target (N where it is left out).
     #[arg(long, value_name = "N[=M]", value_parser = parse_pair, group = "work")]
     partition: Option<(u32, u32)>,
@@ -176,7 +184,8 @@ fn to_file(arguments: &Arguments, image: &Path, target: &Path) -> Result<u8, Fai
         ));
     }
     let from = open(arguments, image, target)?;
-    let disk = &from.disk;
+    let (disk, renewal) = with_new_ids(&from.disk, arguments.new_ids)?;
+    let disk = &disk;
     let path = target.display();
     let is_new = kind_of(target)? == TargetKind::New;
     let about = if is_new {
@@ -187,6 +196,9 @@ fn to_file(arguments: &Arguments, image: &Path, target: &Path) -> Result<u8, Fai
     };
     eprintln!("from  {}: {}", from.from, size(disk.len()));
     eprintln!("to    {path}: {about}");
+    for sentence in renewal.iter().flat_map(Renewal::sentences) {
+        eprintln!("note  {}", printable(&sentence));
+    }
     if arguments.dry_run {
         return Ok(DONE);
     }
@@ -204,7 +216,8 @@ fn to_file(arguments: &Arguments, image: &Path, target: &Path) -> Result<u8, Fai
     let verified = if arguments.verify { read_back(arguments, disk, target)? } else { 0 };
     if arguments.json {
         let report = json!({"target": path.to_string(), "generation": from.record.generation, "data": copied.data,
-            "zero": copied.zero, "absent": copied.absent, "bad": copied.bad, "verified": verified});
+            "zero": copied.zero, "absent": copied.absent, "bad": copied.bad, "verified": verified,
+            "ids": renewal.as_ref().map(renewal_json)});
         println!("{report:#}");
     } else {
         println!(
@@ -222,7 +235,18 @@ fn to_file(arguments: &Arguments, image: &Path, target: &Path) -> Result<u8, Fai
             );
         }
     }
-    Ok(if copied.bad.is_empty() { DONE } else { FOUND })
+    let left = renewal.as_ref().is_some_and(|renewal| renewal.left().next().is_some());
+    Ok(if copied.bad.is_empty() && !left { DONE } else { FOUND })
+}
+
+/// The disk, with new identities where they are wanted.
+fn with_new_ids(disk: &Arc<dyn Disk>, new: bool) -> Result<(Arc<dyn Disk>, Option<Renewal>), Failure> {
+    if !new {
+        return Ok((Arc::clone(disk), None));
+    }
+    let mut wanted = Wanted::new(Arc::clone(disk), disk.len());
+    let renewal = renew(&mut wanted, &NewIds::random())?;
+    Ok((Arc::new(wanted), Some(renewal)))
 }
 
 /// Reads a file that was just made back from its medium.
@@ -252,7 +276,7 @@ fn session(arguments: &Arguments, image: &Path, target: &Path) -> Result<u8, Fai
         grow: arguments.grow,
         from_partition: arguments.partition.map(|(from, _)| from),
         to_partition: arguments.partition.map(|(_, to)| to),
-        ids: None,
+        ids: arguments.new_ids.then(|| NewIds::random().seed().to_owned()),
     };
     let mut from = open(arguments, image, target)?;
     let resumed = if arguments.resume {
@@ -269,7 +293,10 @@ fn session(arguments: &Arguments, image: &Path, target: &Path) -> Result<u8, Fai
     let scope = partitions.map_or(Scope::Disk, |(_, to)| Scope::Partition(to));
     let planned = match partitions {
         Some((n, m)) => plan::partition(&from.disk, &from.layout, n, &facts, m),
-        None => plan::whole_disk(&from.disk, &from.layout, &facts, record.grow),
+        None => {
+            let ids = record.ids.as_deref().map(NewIds::from_seed);
+            plan::whole_disk(&from.disk, &from.layout, &facts, record.grow, ids.as_ref())
+        }
     };
     let work = match partitions {
         Some((n, m)) if n == m => format!("partition {n}"),
@@ -277,7 +304,10 @@ fn session(arguments: &Arguments, image: &Path, target: &Path) -> Result<u8, Fai
         None => "whole disk".into(),
     };
     let against = reasons(&system, &facts, scope, &from.keep, planned.as_ref().err())?;
-    let notes = planned.as_ref().map_or(Vec::new(), |plan| plan.notes.clone());
+    let mut notes = planned.as_ref().map_or(Vec::new(), |plan| plan.notes.clone());
+    if scope == Scope::Disk && record.ids.is_none() {
+        notes.extend(same_identity(&system, &facts, &from.layout.disk_id));
+    }
     // The mark of the session on the target says more than any identity; `resume` checks it.
     let mut consent = consent(arguments);
     let own = facts.digest.clone();

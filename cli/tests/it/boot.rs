@@ -7,7 +7,7 @@ use crate::machine::{Ran, Random, hikae, run, shell, text};
 pub(crate) const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/boot");
 
 /// Starts a disk without writing to it. The exit code is that of `timeout` (124) where nothing ends the machine.
-fn boot(disk: &Path, seconds: u32) -> Ran {
+pub(crate) fn boot(disk: &Path, seconds: u32) -> Ran {
     boot_with(disk, seconds, &["-m", "32"])
 }
 
@@ -24,6 +24,13 @@ pub(crate) fn machine(seconds: u32, arguments: &[&str]) -> Ran {
     let start = [seconds.as_str(), "qemu-system-x86_64"];
     let exit = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"];
     run("timeout", start.iter().chain(&usual).chain(&exit).chain(arguments))
+}
+
+/// The same with UEFI firmware whose memory has no entries yet.
+pub(crate) fn boot_uefi(disk: &Path, seconds: u32) -> Ran {
+    let code = "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd";
+    let variables = "if=pflash,format=raw,snapshot=on,file=/usr/share/OVMF/OVMF_VARS_4M.fd";
+    boot_with(disk, seconds, &["-m", "128", "-drive", code, "-drive", variables])
 }
 
 /// The tiny disk of `samples/boot` boots, and its content is right.

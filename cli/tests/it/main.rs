@@ -22,6 +22,7 @@ mod formats;
 mod machine;
 mod mount;
 mod names;
+mod new_ids;
 mod packs;
 mod restore;
 mod second_reader;

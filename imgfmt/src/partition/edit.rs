@@ -103,6 +103,17 @@ impl Gpt {
         self.copy.disk_guid = guid;
     }
 
+    /// The GUID of the disk, in the order of bytes on the disk.
+    pub fn disk_guid(&self) -> [u8; 16] {
+        self.copy.disk_guid
+    }
+
+    /// The GUID of partition `number`, in the order of bytes on the disk.
+    pub fn partition_guid(&mut self, number: u32) -> Result<[u8; 16]> {
+        let missing = || Error::NotFound(format!("the GPT has no entry {number}"));
+        array(self.entry(number)?, 16).ok_or_else(missing)
+    }
+
     /// The numbers of the entries in use.
     pub fn numbers(&self) -> Vec<u32> {
         let len = usize::try_from(self.copy.entry_len).unwrap_or(128).max(1);

@@ -8,6 +8,8 @@ use crate::partition::{Layout, Scheme, read_layout};
 use crate::restore::facts::{Facts, Place};
 use crate::restore::fit::{FitOptions, fit, fit_partition};
 use crate::restore::guard::usable_partition;
+use crate::restore::identity::ids::NewIds;
+use crate::restore::identity::{Renewal, renew};
 use crate::restore::tables::{self, Tables};
 use crate::restore::wanted::Wanted;
 
@@ -20,6 +22,8 @@ pub struct Plan {
     pub tables: Tables,
     /// What was changed, and what is left to the user, in sentences.
     pub notes: Vec<String>,
+    /// What a new identity changes.
+    pub renewal: Option<Renewal>,
 }
 
 /// The sector size that a disk must have to fit; a file takes any.
@@ -27,8 +31,14 @@ fn sector_size(target: &Facts) -> Option<u32> {
     (target.place != Place::File).then_some(target.sector_size)
 }
 
-/// A whole disk onto the target.
-pub fn whole_disk(source: &Arc<dyn Disk>, layout: &Layout, target: &Facts, grow: bool) -> Result<Plan> {
+/// A whole disk onto the target, with new identities where `ids` says so.
+pub fn whole_disk(
+    source: &Arc<dyn Disk>,
+    layout: &Layout,
+    target: &Facts,
+    grow: bool,
+    ids: Option<&NewIds>,
+) -> Result<Plan> {
     if let Place::Part { number, .. } = target.place
         && layout.scheme != Scheme::None
     {
@@ -37,9 +47,11 @@ pub fn whole_disk(source: &Arc<dyn Disk>, layout: &Layout, target: &Facts, grow:
             "{name} is partition {number} of a disk, and the source is a disk with a table of its own: name the disk, or one partition of the source with --partition"
         )));
     }
-    let fitted = fit(source, layout, target.len, FitOptions { grow, sector_size: sector_size(target) })?;
+    let mut fitted = fit(source, layout, target.len, FitOptions { grow, sector_size: sector_size(target) })?;
+    let renewal = ids.map(|ids| renew(&mut fitted.wanted, ids)).transpose()?;
+    fitted.notes.extend(renewal.iter().flat_map(Renewal::sentences));
     let tables = tables::of_disk(&fitted.wanted, &read_layout(&fitted.wanted)?)?;
-    Ok(Plan { wanted: fitted.wanted, tables, notes: fitted.notes })
+    Ok(Plan { wanted: fitted.wanted, tables, notes: fitted.notes, renewal })
 }
 
 /// Partition `from` of the source into partition `to` of the target.
@@ -60,7 +72,7 @@ pub fn partition(source: &Arc<dyn Disk>, layout: &Layout, from: u32, target: &Fa
         ));
     }
     let tables = tables::of_filesystem(&fitted.wanted)?;
-    Ok(Plan { wanted: fitted.wanted, tables, notes: fitted.notes })
+    Ok(Plan { wanted: fitted.wanted, tables, notes: fitted.notes, renewal: None })
 }
 
 fn name_of(partition: &crate::partition::Partition) -> &str {
