@@ -374,6 +374,21 @@ fn sectors_of_another_size_are_refused_with_the_reason() {
     refused.says(&["sectors of 512 bytes", "sectors of 4096", "GPT) counts in sectors", "NTFS in partition 3"]);
     drop(device);
     assert!(std::fs::read(&target).unwrap().iter().all(|byte| *byte == 0xa5));
+    // And back: a disk with sectors of 4096 bytes onto one with 512.
+    let source = folder.join("large.img");
+    sparse_file(&source, 16 * MIB);
+    let large = Loop::over(&source, 4096);
+    let table =
+        format!("printf 'label: gpt\\nstart=256\\n' | sfdisk -q --no-reread --no-tell-kernel {}", text(&large.path));
+    as_root("sh", ["-euc", &table]);
+    as_root_in(folder, &["capture", text(&large.path), "large.hik"]).expect(0);
+    let device = Loop::over(&target, 512);
+    let refused = onto(folder, &["restore", "large.hik", text(&device.path)], &device).expect(4);
+    refused.says(&["sectors of 4096 bytes", "sectors of 512", "GPT) counts in sectors"]);
+    let refused = onto(folder, &["clone", text(&large.path), text(&device.path)], &device).expect(4);
+    refused.says(&["sectors of 4096 bytes", "sectors of 512"]);
+    drop(device);
+    assert!(std::fs::read(&target).unwrap().iter().all(|byte| *byte == 0xa5));
 }
 
 #[test]

@@ -40,6 +40,7 @@ mod qcow2;
 mod raw;
 mod restore_guard;
 mod restore_write;
+mod startup;
 mod swap;
 mod sweep;
 mod tables;
