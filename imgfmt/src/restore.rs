@@ -2,7 +2,6 @@
 //!
 //! `docs/restore.md` says what is promised, and how the undo file is laid out.
 
-#[cfg(unix)]
 pub mod attached;
 pub mod edits;
 pub mod facts;
