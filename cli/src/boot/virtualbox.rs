@@ -22,6 +22,8 @@ pub(crate) fn commands(machine: &str, disk: &Path, options: &Options) -> Vec<Vec
         Bus::Nvme => ("pcie", "NVMe"),
         Bus::Usb => ("usb", "USB"),
     };
+    // VirtualBox starts no machine over a normal medium that it cannot write. Writes to an immutable one go to a file of its own.
+    let medium_type = if can_write(disk) { "normal" } else { "immutable" };
     let disk = disk.display().to_string();
     let shown = if has_desktop() { "gui" } else { "headless" };
     let lines: [&[&str]; 5] = [
@@ -66,12 +68,18 @@ pub(crate) fn commands(machine: &str, disk: &Path, options: &Options) -> Vec<Vec
             "0",
             "--type",
             "hdd",
+            "--mtype",
+            medium_type,
             "--medium",
             &disk,
         ],
         &["startvm", machine, "--type", shown],
     ];
     lines.iter().map(|line| line.iter().map(|word| (*word).to_owned()).collect()).collect()
+}
+
+fn can_write(disk: &Path) -> bool {
+    std::fs::OpenOptions::new().write(true).open(disk).is_ok()
 }
 
 /// Says whether VirtualBox is installed.

@@ -299,10 +299,8 @@ fn in_virtualbox(name: &ImageName, disk: &AnyDisk, options: &Options) -> Result<
 
 /// VirtualBox attaches files, so a hikae image is mounted first.
 fn attach_a_view(name: &ImageName) -> Failure {
-    let generation = name.generation.as_deref().unwrap_or("latest");
     Failure::WrongUse(format!(
-        "VirtualBox attaches files: mount the image first (hikae mount {0} DIR --overlay FILE), then start the view of generation {generation} in it \
-         (hikae boot --vm virtualbox DIR/latest/disk.vmdk)",
-        name.path.display()
+        "VirtualBox attaches files: mount the disk first (hikae mount {name} DIR), then start its view there (hikae boot --vm virtualbox DIR/disk.vdi); \
+         a whole image has those of its newest generation in DIR/latest"
     ))
 }

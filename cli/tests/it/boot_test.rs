@@ -172,7 +172,7 @@ fn a_machine_of_virtualbox_is_made_over_a_file_or_the_commands_are_printed() {
     shell(folder, "mkdir 'the view'; qemu-img convert -f raw -O vmdk disk.img 'the view/disk.vmdk'");
     let start = ["boot", "--vm", "virtualbox", "--memory", "512M", "the view/disk.vmdk"];
     let printed = hikae(folder, start).expect(0);
-    let medium = format!("--medium '{}/the view/disk.vmdk'", folder.canonicalize().unwrap().display());
+    let medium = format!("--mtype normal --medium '{}/the view/disk.vmdk'", folder.canonicalize().unwrap().display());
     let printed = printed.says(&[
         "VBoxManage createvm --name 'hikae ",
         "--memory 512",
@@ -207,6 +207,6 @@ fn a_machine_of_virtualbox_is_made_over_a_file_or_the_commands_are_printed() {
     );
     // A hikae image is no file that VirtualBox could attach.
     hikae(folder, ["capture", "disk.img", "a.hik"]).expect(0);
-    hikae(folder, ["boot", "--vm", "virtualbox", "a.hik"]).expect(2).says(&["mount the image first", "disk.vmdk"]);
+    hikae(folder, ["boot", "--vm", "virtualbox", "a.hik"]).expect(2).says(&["hikae mount a.hik DIR", "disk.vdi"]);
     hikae(folder, ["boot", "--vm", "virtualbox", "disk.img"]).expect(2).says(&[".vmdk"]);
 }
