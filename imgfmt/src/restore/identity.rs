@@ -172,6 +172,10 @@ fn renew_gpt(wanted: &mut Wanted, ids: &NewIds, renewal: &mut Renewal) -> Result
         mapping.partitions.push((old, new));
         push(format!("GUID of partition {number}"), old, new);
     }
+    // A backup that lies elsewhere would keep the old ones.
+    for place in gpt.places().iter().filter(|place| place.start > 0) {
+        wanted.zero(place.start, place.end.saturating_sub(place.start));
+    }
     for patch in gpt.render(wanted.len())? {
         wanted.patch(patch.offset, &patch.bytes);
     }
