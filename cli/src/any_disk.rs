@@ -6,6 +6,7 @@ use std::sync::Arc;
 use imgfmt::Disk;
 use imgfmt::format::About;
 use imgfmt::image::Image;
+use imgfmt::image::record::Source;
 use imgfmt::overlay::{self, Overlay, Proof};
 
 use crate::exit::Failure;
@@ -25,6 +26,10 @@ pub(crate) struct AnyDisk {
     pub(crate) generation: Option<u32>,
     /// The ids of the hikae image and of the generation's root, which proves its bytes.
     pub(crate) proof: Option<(String, String)>,
+    /// What the disk is, or was when it was captured.
+    pub(crate) identity: Source,
+    /// Physical sector size in bytes.
+    pub(crate) physical_sector_size: u32,
     /// The same for an overlay.
     base: Option<Proof>,
     name: ImageName,
@@ -48,6 +53,8 @@ impl AnyDisk {
             from,
             generation: None,
             proof: None,
+            identity: opened.source.identity,
+            physical_sector_size: opened.source.physical_sector_size,
             base: None,
             name,
             about: Some(opened.about),
@@ -69,12 +76,42 @@ impl AnyDisk {
         let number = Some(record.generation);
         let proof = Some((record.image.clone(), record.root.id.clone()));
         let base = Proof::Generation { image: image.id(), root: generation.tree().root().id.0 };
-        let disk = Arc::new(generation);
-        Ok(Self { disk, what, from, generation: number, proof, base: Some(base), name: name.clone(), about: None })
+        Ok(Self {
+            what,
+            from,
+            generation: number,
+            proof,
+            identity: record.source.clone(),
+            physical_sector_size: record.disk.physical_sector_size,
+            base: Some(base),
+            name: name.clone(),
+            about: None,
+            disk: Arc::new(generation),
+        })
     }
 
     /// Opens an overlay over this disk, or makes it where there is no file with this name.
     pub(crate) fn open_overlay(&self, file: &Path) -> Result<Overlay, Failure> {
+        let about = self.overlay_base(file)?;
+        let opened = Overlay::open_or_create(file, &about)?;
+        self.tell_overlay(&opened, &about, file);
+        Ok(opened)
+    }
+
+    /// This disk as it is with an overlay that is there already.
+    pub(crate) fn with_overlay(mut self, file: &Path) -> Result<Self, Failure> {
+        let about = self.overlay_base(file)?;
+        let opened = Overlay::open_read_only(file, &about)?;
+        self.tell_overlay(&opened, &about, file);
+        self.disk = Arc::new(opened.disk(Arc::clone(&self.disk))?);
+        let file = printable(&file.display().to_string());
+        self.what = format!("{} with what is in {file}", self.what);
+        self.from = format!("{} with what is in {file}", self.from);
+        Ok(self)
+    }
+
+    /// What an overlay over this disk is made for.
+    fn overlay_base(&self, file: &Path) -> Result<overlay::About, Failure> {
         if let Some(about) = &self.about
             && about.has_file(file)?
         {
@@ -84,7 +121,7 @@ impl AnyDisk {
             let time = std::fs::metadata(path).and_then(|found| found.modified()).ok()?;
             time.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
         };
-        let about = overlay::About {
+        Ok(overlay::About {
             name: self.name_of_base(),
             proof: match &self.base {
                 Some(proof) => proof.clone(),
@@ -96,8 +133,11 @@ impl AnyDisk {
             modified: if self.base.is_some() { 0 } else { modified(&self.name.path).unwrap_or(0) },
             disk_len: self.disk.len(),
             sector_size: self.disk.sector_size(),
-        };
-        let opened = Overlay::open_or_create(file, &about)?;
+        })
+    }
+
+    /// Says what the user should know of an overlay.
+    fn tell_overlay(&self, opened: &Overlay, about: &overlay::About, file: &Path) {
         let made_over = opened.summary().about.modified;
         if made_over != 0 && about.modified != 0 && made_over != about.modified {
             eprintln!(
@@ -106,7 +146,6 @@ impl AnyDisk {
                 file.display()
             );
         }
-        Ok(opened)
     }
 
     fn name_of_base(&self) -> String {

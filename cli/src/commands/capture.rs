@@ -10,9 +10,10 @@ use imgfmt::image::writer::{DEFAULT_PACK_SIZE, MIN_PACK_SIZE};
 use imgfmt::image::{PackStore, WriterOptions};
 use serde_json::json;
 
+use crate::any_disk::AnyDisk;
 use crate::commands::with_progress;
 use crate::exit::{DONE, FOUND, Failure};
-use crate::image_name::folder_store;
+use crate::image_name::{ImageName, folder_store};
 use crate::source::{self, DiskOptions};
 use crate::text::{parse_size, printable, short_size, size, table};
 
@@ -22,10 +23,13 @@ use crate::text::{parse_size, printable, short_size, size, table};
 /// left out too, but the files stay. Everything else is kept, byte for byte.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The disk: a block device, a raw file, or a virtual disk file (qcow2, VHD, VHDX, VMDK, VDI).
+    /// The disk: a block device, a raw file, or a virtual disk file (qcow2, VHD, VHDX, VMDK, VDI). With --overlay also IMAGE[@GEN].
     source: PathBuf,
     /// The image, NAME.hik.
     image: PathBuf,
+    /// Take the disk as it is with what was written to this overlay over it.
+    #[arg(long, value_name = "FILE")]
+    overlay: Option<PathBuf>,
     /// Show what would be kept, and stop.
     #[arg(long)]
     dry_run: bool,
@@ -84,17 +88,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Some(other) => return Err(Failure::WrongUse(format!("--sector-size {other}: 512 and 4096 are possible"))),
     };
     let store: Arc<dyn PackStore> = Arc::new(folder_store(&arguments.image, &[])?);
-    let opened = source::open(&arguments.source, None, sector_size, &arguments.disk)?;
-    opened.tell_notes();
-    let mut source = opened.source;
+    let (mut source, is_own_image) = match &arguments.overlay {
+        None => {
+            let opened = source::open(&arguments.source, None, sector_size, &arguments.disk)?;
+            opened.tell_notes();
+            (opened.source, false)
+        }
+        Some(overlay) => {
+            let name = ImageName::parse(&arguments.source.to_string_lossy());
+            // A generation and its image lie in one place by nature.
+            let is_own_image = name.is_hikae();
+            let any = AnyDisk::open(name, &[], &arguments.disk)?.with_overlay(overlay)?;
+            let AnyDisk { disk, identity, physical_sector_size, .. } = any;
+            (CaptureSource { disk, identity, physical_sector_size }, is_own_image)
+        }
+    };
     if arguments.dry_run {
         let plan = plan(&source.disk, options.plan)?;
         show_plan(&source, &plan, arguments.json);
         return Ok(DONE);
     }
-    source::guard_image_place(&arguments.source, &arguments.image)?;
-    let source::Readable { live, still: _still } = source::guard_live(&arguments.source, arguments.live)?;
-    source.identity.live = live;
+    let _still = if is_own_image {
+        source.identity.live = false;
+        None
+    } else {
+        source::guard_image_place(&arguments.source, &arguments.image)?;
+        let source::Readable { live, still } = source::guard_live(&arguments.source, arguments.live)?;
+        source.identity.live = live;
+        still
+    };
     if !arguments.ignore_space {
         guard_space(&source, &*store, options.plan)?;
     }

@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     /// VHD, VHDX, VDI: of the fixed kind, which takes up as much as the disk.
     #[arg(long)]
     fixed: bool,
+    /// Write the disk as it is with what was written to this overlay over it.
+    #[arg(long, value_name = "FILE")]
+    overlay: Option<PathBuf>,
     /// Replace a file that is there.
     #[arg(long)]
     overwrite: bool,
@@ -66,7 +69,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             return Err(Failure::Refused(format!("{out} is no regular file: hikae restore writes to devices")));
         }
     }
-    let from = AnyDisk::open(ImageName::parse(&arguments.image), &arguments.packs, &arguments.disk)?;
+    let mut from = AnyDisk::open(ImageName::parse(&arguments.image), &arguments.packs, &arguments.disk)?;
+    if let Some(overlay) = &arguments.overlay {
+        from = from.with_overlay(overlay)?;
+    }
     from.guard_target(&arguments.packs, &arguments.out)?;
     let disk = &from.disk;
     let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -78,7 +78,7 @@ fn real_clients_read_every_export() {
     assert!(copied("p1") == bytes[1 << 20..17 << 20] && copied("~1/p1") == bytes[1 << 20..17 << 20]);
     hikae(folder, ["export", "disk.hik@1", "first.raw"]).expect(0);
     assert!(copied("1") == std::fs::read(folder.join("first.raw")).unwrap());
-    run("nbdinfo", [server.export("p9").as_str()]).expect(1).says(&["no export of that name"]);
+    run("nbdinfo", [server.export("p9").as_str()]).expect(1).says(&["p9"]);
     // What QEMU sees, bytes and holes.
     let raw = folder.join("disk.raw");
     run("qemu-img", ["compare", "-f", "raw", "-F", "raw", raw.to_str().unwrap(), &server.export("")]).expect(0);
@@ -142,6 +142,17 @@ fn writes_go_to_the_overlay_and_come_back_from_it() {
     let info = hikae(folder, ["overlay", "info", "try.overlay", "--json"]).expect(0).json();
     assert_eq!((&info["base"]["format"], &info["in_use_by"]), (&"hikae".into(), &serde_json::Value::Null));
     assert_eq!(before, packs(), "the image was not touched");
+    // What was written becomes a file, and a generation of its own.
+    hikae(folder, ["export", "disk.hik", "out.raw", "--overlay", "try.overlay"]).expect(0).says(&["try.overlay"]);
+    assert!(std::fs::read(folder.join("out.raw")).unwrap() == bytes);
+    hikae(folder, ["capture", "disk.hik@2", "disk.hik", "--overlay", "try.overlay", "--all-blocks"]).expect(0);
+    hikae(folder, ["export", "disk.hik@3", "third.raw"]).expect(0);
+    assert!(std::fs::read(folder.join("third.raw")).unwrap() == bytes);
+    hikae(folder, ["capture", "disk.hik@3", "disk.hik", "--overlay", "try.overlay"])
+        .expect(4)
+        .says(&["not to generation 3"]);
+    hikae(folder, ["capture", "disk.hik@2", "disk.hik", "--overlay", "missing"]).expect(3);
+    assert!(!folder.join("missing").exists());
     hikae(folder, ["overlay", "discard", "try.overlay"]).expect(4).says(&["--yes"]);
     hikae(folder, ["overlay", "discard", "try.overlay", "--yes"]).expect(0);
     assert!(!folder.join("try.overlay").exists());

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::overlay::layout::{HOLDER_SLOT, SLOT_LEN};
@@ -11,6 +12,9 @@ use crate::platform;
 
 /// Bytes of the holder's process id that are looked at.
 const HOLDER_LEN: usize = 20;
+
+/// How long a lock is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where the bytes of an overlay lie. Reads and writes come from many threads.
 pub trait Storage: Send + Sync {
@@ -37,7 +41,7 @@ impl FileStorage {
     /// Makes a file that is there with all that `fill` writes, or not at all. Fails where there is one with this name.
     pub(super) fn create(path: &Path, fill: impl FnOnce(Arc<dyn Storage>) -> Result<()>) -> Result<()> {
         let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(format!(".{}.new", std::process::id()));
+        unfinished.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
         let unfinished = PathBuf::from(unfinished);
         let made = OpenOptions::new().read(true).write(true).create_new(true).open(&unfinished);
         let file = made.map_err(|error| Error::io("make", &unfinished, error))?;
@@ -51,7 +55,14 @@ impl FileStorage {
     /// Opens and locks a file: for this process alone, or for reading, which others may do as well.
     pub(super) fn open(path: &Path, read_only: bool) -> Result<Self> {
         let storage = Self::open_unlocked(path, !read_only)?;
-        let locked = if read_only { storage.file.try_lock_shared() } else { storage.file.try_lock() };
+        let lock = || if read_only { storage.file.try_lock_shared() } else { storage.file.try_lock() };
+        let mut locked = lock();
+        let started = Instant::now();
+        // A program that is being started holds the locks of the one that starts it for a moment.
+        while matches!(locked, Err(TryLockError::WouldBlock)) && started.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(20));
+            locked = lock();
+        }
         match locked {
             Ok(()) => Ok(storage),
             Err(TryLockError::WouldBlock) => Err(Error::Refused(format!(
@@ -67,7 +78,11 @@ impl FileStorage {
     pub(super) fn look(path: &Path) -> Result<(Self, Option<String>)> {
         let storage = Self::open_unlocked(path, false)?;
         let holder = match storage.file.try_lock_shared() {
-            Ok(()) => None,
+            // Who only looks keeps nobody from it.
+            Ok(()) => {
+                storage.file.unlock().map_err(|error| Error::io("unlock", path, error))?;
+                None
+            }
             Err(TryLockError::WouldBlock) => Some(storage.holder()),
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, error)),
         };

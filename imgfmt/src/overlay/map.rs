@@ -341,21 +341,42 @@ impl Map {
 
     /// Gives up a page and all that it leads to. Returns how many blocks had data.
     fn drop_below(&mut self, medium: &Medium, space: &mut Space, key: Key, place: Place) -> Result<u64> {
-        let page = self.page(medium, space, key, place)?;
+        // All of it is read before any of it is given up: where that fails, the map still names it.
+        let mut pages = Vec::new();
+        self.collect(medium, space, key, place, &mut pages)?;
         let mut had_data = 0_u64;
-        for (at, entry) in page.iter().enumerate().filter(|(_, entry)| entry.data != 0) {
+        for (key, place, page) in pages {
             if key.level == 0 {
-                space.release(entry.place.slot);
-                had_data = had_data.saturating_add(1);
-            } else {
-                had_data = had_data.saturating_add(self.drop_below(medium, space, key.child(at), entry.place)?);
+                for entry in page.iter().filter(|entry| entry.data != 0) {
+                    space.release(entry.place.slot);
+                    had_data = had_data.saturating_add(1);
+                }
+            }
+            if place.slot != 0 {
+                space.release(place.slot);
+            }
+            self.forget(key);
+        }
+        Ok(had_data)
+    }
+
+    /// The pages from one page downwards, with where they lie.
+    fn collect(
+        &mut self,
+        medium: &Medium,
+        space: &Space,
+        key: Key,
+        place: Place,
+        pages: &mut Vec<(Key, Place, Arc<Page>)>,
+    ) -> Result<()> {
+        let page = self.page(medium, space, key, place)?;
+        pages.push((key, place, Arc::clone(&page)));
+        if key.level > 0 {
+            for (at, entry) in page.iter().enumerate().filter(|(_, entry)| entry.data != 0) {
+                self.collect(medium, space, key.child(at), entry.place, pages)?;
             }
         }
-        if place.slot != 0 {
-            space.release(place.slot);
-        }
-        self.forget(key);
-        Ok(had_data)
+        Ok(())
     }
 
     fn forget(&mut self, key: Key) {
