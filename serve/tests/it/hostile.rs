@@ -47,7 +47,7 @@ fn bytes_of_no_sense_end_their_connection_only() {
         let mut bytes: Vec<u8> = (0..random.next() % 300).map(|_| random.next() as u8).collect();
         if round % 3 == 1 {
             let option = (random.next() % 14) as u32;
-            let len = if random.next() % 4 == 0 { random.next() as u32 } else { bytes.len() as u32 };
+            let len = if random.next().is_multiple_of(4) { random.next() as u32 } else { bytes.len() as u32 };
             bytes = [b"IHAVEOPT", &option.to_be_bytes()[..], &len.to_be_bytes(), &bytes].concat();
         }
         if round % 3 == 2 {
