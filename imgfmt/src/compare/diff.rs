@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use crate::compare::{Comparison, What};
 use crate::error::{Error, Result, full_message};
 use crate::filesystem::files::{Attributes, FileSystem, NodeId, NodeKind, Time};
+use crate::format::Format;
 use crate::tree::Tree;
 
 /// Folders within folders that are compared.
@@ -151,13 +152,16 @@ impl Walk<'_> {
         for (name, node_a) in in_a {
             let inner = joined(&path, &name);
             match in_b.remove(&name) {
-                Some(node_b) if !is_raw_file(&inner) => self.pair(node_a, node_b, inner, depth.saturating_add(1))?,
-                Some(_) => {}
+                _ if is_disk_file(&inner) => {}
+                Some(node_b) => self.pair(node_a, node_b, inner, depth.saturating_add(1))?,
                 None => self.alone(node_a, inner, false, depth.saturating_add(1))?,
             }
         }
         for (name, node_b) in in_b {
-            self.alone(node_b, joined(&path, &name), true, depth.saturating_add(1))?;
+            let inner = joined(&path, &name);
+            if !is_disk_file(&inner) {
+                self.alone(node_b, inner, true, depth.saturating_add(1))?;
+            }
         }
         Ok(())
     }
@@ -292,8 +296,9 @@ fn split_last(path: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((path.get(..at)?, path.get(at.saturating_add(1)..)?))
 }
 
-/// The raw files that the tree itself makes: their content is the partitions', which are compared file by file.
-fn is_raw_file(path: &[u8]) -> bool {
+/// The disk files that the tree itself makes, raw and of each format: their content is the partitions', which are compared file by file.
+fn is_disk_file(path: &[u8]) -> bool {
     let depth = path.iter().filter(|byte| **byte == b'/').count();
-    depth == 1 && path.ends_with(b".raw")
+    let extension = path.iter().rposition(|byte| *byte == b'.').and_then(|dot| path.get(dot.saturating_add(1)..));
+    depth == 1 && Format::ALL.iter().any(|format| extension == Some(format.name().as_bytes()))
 }
