@@ -11,6 +11,7 @@ use crate::extract::finish::Later;
 use crate::extract::folder::{Folder, key};
 use crate::extract::metadata::Metadata;
 use crate::extract::name::{other_name, stream_file_name, target_name};
+use crate::extract::streams::{StreamsOf, keep_streams};
 use crate::extract::{ExtractOptions, Streams, is_fatal};
 use crate::filesystem::files::{Attributes, Entry, FileSystem, NodeId, NodeKind};
 
@@ -217,7 +218,7 @@ impl<'a> Walk<'a> {
         };
         report.folders = report.folders.saturating_add(1);
         let mut place = parent.place.clone();
-        place.push(name);
+        place.push(name.clone());
         let mut entries = Vec::new();
         let listed = self.files.list(node, &mut |entry| {
             entries.push(entry);
@@ -226,9 +227,10 @@ impl<'a> Walk<'a> {
         if let Err(error) = listed {
             report.problem(&path, format!("its list cannot be read whole: {}", full_message(&error)));
         }
-        match Metadata::of(self.files, node, attributes, self.options.keep, FOLDER_PERMISSIONS) {
+        match self.folder_metadata(node, attributes, &name, &path) {
             Ok(metadata) => self.later.folders.push((place.clone(), path.clone(), metadata)),
-            Err(error) => report.problem(&path, full_message(&error)),
+            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) => self.later.report.problem(&path, full_message(&error)),
         }
         entries.reverse();
         // The target folder itself is never cleaned: only what is below what was asked for.
@@ -237,16 +239,48 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn file(&mut self, node: NodeId, attributes: Attributes, name: OsString, path: String) -> Result<()> {
+    /// What a folder gets at the end, and its named streams now: NTFS has them for folders too.
+    fn folder_metadata(
+        &mut self,
+        node: NodeId,
+        attributes: &Attributes,
+        name: &OsString,
+        path: &str,
+    ) -> Result<Metadata> {
+        let mut metadata = Metadata::of(self.files, node, attributes, self.options.keep, FOLDER_PERMISSIONS)?;
+        let mut options = self.options;
+        if options.streams == Streams::AsStreams {
+            options.streams = Streams::LeaveOut;
+        }
+        if options.delete && options.streams == Streams::AsFiles {
+            self.claim_streams(node, name);
+        }
+        let parent = &self.frames.last().expect("the folder that is being walked").folder;
+        let (mut notes, of) = (Vec::new(), StreamsOf { node, name, new: None });
+        let kept = keep_streams(self.files, &options, parent, of, &mut metadata, &mut notes)?;
+        let report = &mut self.later.report;
+        report.bytes = report.bytes.saturating_add(kept.written);
+        report.streams_left_out = report.streams_left_out.saturating_add(kept.left_out);
+        notes.into_iter().for_each(|note| report.note(path, note));
+        Ok(metadata)
+    }
+
+    /// Claims the names of the files that the named streams of a node become.
+    fn claim_streams(&mut self, node: NodeId, name: &OsStr) {
         let frame = self.frames.last_mut().expect("the folder that is being walked");
-        if self.options.delete && self.options.streams == Streams::AsFiles {
-            // A list that cannot be read is told by the copy of the file, and then nothing is removed.
-            for stream in self.files.streams(node).unwrap_or_default() {
-                if let Some((name, _)) = stream_file_name(&name, &stream.name) {
-                    frame.claim(&name);
-                }
+        // A list that cannot be read is told by the copy, and then nothing is removed.
+        for stream in self.files.streams(node).unwrap_or_default() {
+            if let Some((name, _)) = stream_file_name(name, &stream.name) {
+                frame.claim(&name);
             }
         }
+    }
+
+    fn file(&mut self, node: NodeId, attributes: Attributes, name: OsString, path: String) -> Result<()> {
+        if self.options.delete && self.options.streams == Streams::AsFiles {
+            self.claim_streams(node, &name);
+        }
+        let frame = self.frames.last().expect("the folder that is being walked");
         if attributes.links > 1 {
             match self.first_names.get(&node) {
                 Some(first) => {

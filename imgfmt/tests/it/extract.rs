@@ -471,6 +471,8 @@ fn nothing_that_a_run_is_still_writing_counts_as_gone_from_the_source() {
             file.streams.push(("side", b"aside".to_vec()));
         }
     }
+    // Folders have streams too.
+    model.0.get_mut(&101).unwrap().streams.push(("side", b"of a folder".to_vec()));
     let options = ExtractOptions { delete: true, streams: Streams::AsFiles, ..EVERYTHING };
     for _ in 0..2 {
         let report = run(&model, target.path(), &options).unwrap();
@@ -480,5 +482,9 @@ fn nothing_that_a_run_is_still_writing_counts_as_gone_from_the_source() {
     model.0.get_mut(&10_000).unwrap().streams.clear();
     assert_eq!(run(&model, target.path(), &options).unwrap().removed, 1);
     let out = target.path().join("out/100");
+    assert_eq!(fs::read(target.path().join("out/101:side")).unwrap(), b"of a folder");
+    let left_out = run(&model, target.path(), &ExtractOptions { streams: Streams::LeaveOut, ..options }).unwrap();
+    assert_eq!(left_out.streams_left_out, 800, "799 of files and one of a folder");
+    run(&model, target.path(), &options).unwrap();
     assert!(out.join("10000").exists() && !out.join("10000:side").exists() && out.join("10001:side").exists());
 }
