@@ -123,7 +123,6 @@ fn a_source_in_use_is_refused_without_a_word_and_marked_with_it() {
                 "--live",
                 "LVM",
                 "btrfs",
-                "VSS",
             ]);
         }
         assert!(!folder.path().join("a.hik").exists());

@@ -223,12 +223,11 @@ fn refusal(image: &Path) -> String {
 #[test]
 fn encryption_and_unknown_features_are_refused_by_name() {
     let shop = Workshop::new(MIB, 5);
-    shop.qemu_img(
-        "create -f qcow2 --object secret,id=s,data=abcd -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 luks.qcow2 1M",
-    );
-    assert!(refusal(&shop.path("luks.qcow2")).contains("LUKS encryption"));
     shop.qemu_img("create -f qcow2 d.qcow2 1M");
     let image = shop.path("d.qcow2");
+    // Not by qemu-img: it measures how long a key takes, and gives up where the machine is too quick or too busy for that.
+    set_bytes(&image, 35, &[2]);
+    assert!(refusal(&image).contains("LUKS encryption"));
     set_bytes(&image, 35, &[1]);
     assert!(refusal(&image).contains("AES encryption"));
     set_bytes(&image, 35, &[0, 0]);
