@@ -45,10 +45,12 @@ pub(crate) struct Options {
 /// Where QEMU finds the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Drive {
-    /// A file with its bytes, which is only read.
-    pub(crate) file: PathBuf,
+    /// The socket of its server.
+    pub(crate) socket: PathBuf,
     /// Its logical sector size: 512 or 4096.
     pub(crate) sector_size: u32,
+    /// Whether the server takes what the guest writes.
+    pub(crate) keeps_writes: bool,
 }
 
 /// QEMU on this machine.
@@ -94,9 +96,15 @@ impl Qemu {
         if options.firmware == Firmware::Uefi {
             command.args(firmware_arguments(folder)?);
         }
-        // What the guest writes goes to a file of QEMU's that has no name and ends with it, so nothing need be flushed.
-        let source = "if=none,id=disk,format=raw,snapshot=on,discard=unmap,cache=unsafe,file=";
-        command.arg("-drive").arg(self::drive(source, &drive.file));
+        let writes = match drive.keeps_writes {
+            true => "cache=writeback",
+            // What the guest writes goes to a file of QEMU's that has no name and ends with it, so nothing need be flushed.
+            false => "snapshot=on,cache=unsafe",
+        };
+        let source = format!(
+            "if=none,id=disk,format=raw,discard=unmap,detect-zeroes=unmap,{writes},file.driver=nbd,file.server.type=unix,file.server.path="
+        );
+        command.arg("-drive").arg(self::drive(&source, &drive.socket));
         command.args(device_arguments(options.bus, drive.sector_size));
         Ok(command)
     }

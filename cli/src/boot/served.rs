@@ -1,13 +1,12 @@
-//! The disk as a file for QEMU: a mount in a folder that nobody else can enter, for as long as this value lives.
+//! The disk as a block device for QEMU: a server of ours on a socket in a folder that nobody else can enter, for as long as this value lives.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use imgfmt::Disk;
-use imgfmt::format::identity::Identity;
-use imgfmt::tree::{Tree, TreeOptions};
-use mount_unix::{Log, Mount, MountOptions, Unmounter};
+use imgfmt::overlay::Overlay;
+use serve::server::Log;
+use serve::{Address, Export, ExportName, Exports, Limits, ServedDisk, Server, Stop};
 
 use crate::boot::machine::Drive;
 use crate::exit::Failure;
@@ -15,47 +14,61 @@ use crate::text::printable;
 
 /// A disk that QEMU can open.
 pub(crate) struct Served {
-    unmounter: Unmounter,
+    stop: Stop,
     server: Option<JoinHandle<()>>,
+    /// Takes what the guest writes, where it is to be kept.
+    overlay: Option<Overlay>,
     /// Where it is.
     pub(crate) drive: Drive,
 }
 
+/// The one disk of the machine.
+struct One(Export);
+
+impl Exports for One {
+    fn list(&self) -> Vec<ExportName> {
+        vec![ExportName { name: String::new(), description: self.0.description.clone() }]
+    }
+
+    fn open(&self, name: &str) -> imgfmt::Result<Option<Export>> {
+        Ok(name.is_empty().then(|| self.0.clone()))
+    }
+}
+
 impl Served {
-    /// Shows a disk in `folder`.
-    pub(crate) fn start(disk: Arc<dyn Disk>, folder: &Path) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| Failure::Failed(format!("cannot show the disk to QEMU: {error}"));
-        let at = folder.join("disk");
-        std::fs::create_dir(&at).map_err(failed)?;
-        let sector_size = disk.sector_size();
-        let tree = Tree::of_disk(disk, &Identity::random(0), &TreeOptions::default());
-        let log: Log = Arc::new(|line: &str| eprintln!("hikae: {}", printable(line)));
-        let options = MountOptions {
-            source: "hikae boot".into(),
-            allow_other: false,
-            uid: None,
-            gid: None,
-            readahead_bytes: 64 << 20,
-            log,
-        };
-        let mount = Mount::new(Arc::new(tree), &at, &options)?;
-        let unmounter = mount.unmounter();
-        let server = std::thread::spawn(move || {
-            if let Err(error) = mount.serve() {
-                eprintln!("hikae: {error}");
-            }
-        });
-        let drive = Drive { file: at.join("disk.raw"), sector_size };
-        Ok(Self { unmounter, server: Some(server), drive })
+    /// Serves a disk from a socket in `folder`; what is written goes to the overlay it comes with.
+    pub(crate) fn start(disk: ServedDisk, overlay: Option<Overlay>, folder: &Path) -> Result<Self, Failure> {
+        let socket = folder.join("disk");
+        let sector_size = disk.disk().sector_size();
+        let keeps_writes = disk.writable().is_some();
+        let log: Box<Log> = Box::new(|line: &str| eprintln!("hikae: {}", printable(line)));
+        let exports = Arc::new(One(Export { disk, description: "hikae boot".into() }));
+        let server = Server::bind(&Address::Unix(socket.clone()), exports, Limits::default(), log)
+            .map_err(|error| Failure::Failed(format!("cannot show the disk to QEMU: {error}")))?;
+        let stop = server.stopper();
+        let server = Some(std::thread::spawn(move || server.run()));
+        Ok(Self { stop, server, overlay, drive: Drive { socket, sector_size, keeps_writes } })
+    }
+
+    /// Ends the server and makes all that the guest wrote durable.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        self.end();
+        match self.overlay.take() {
+            Some(overlay) => Ok(overlay.flush()?),
+            None => Ok(()),
+        }
+    }
+
+    fn end(&mut self) {
+        self.stop.stop();
+        if let Some(server) = self.server.take() {
+            let _ = server.join();
+        }
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        if self.unmounter.unmount().is_ok()
-            && let Some(server) = self.server.take()
-        {
-            let _ = server.join();
-        }
+        self.end();
     }
 }

@@ -9,6 +9,7 @@ use imgfmt::engine::Cancel;
 use imgfmt::image::OpenOptions;
 use imgfmt::image::verdict::BootVerdict;
 use serde_json::{Value, json};
+use serve::ServedDisk;
 
 use crate::any_disk::AnyDisk;
 use crate::boot::contents;
@@ -43,6 +44,9 @@ pub(crate) struct Arguments {
     /// How the disk is attached; by default as the systems of its firmware's time know it.
     #[arg(long, value_name = "BUS", value_enum)]
     bus: Option<Bus>,
+    /// Keep what the guest writes in this file, which is made where it is not there; the next start with it goes on from there.
+    #[arg(long, value_name = "FILE")]
+    overlay: Option<PathBuf>,
     /// Let the guest reach the network of this machine.
     #[arg(long)]
     network: bool,
@@ -131,7 +135,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
     let folder = private_folder()?;
     let qemu = Qemu::find(folder.path())?;
-    let served = Served::start(Arc::clone(&disk.disk), folder.path())?;
+    let overlay = arguments.overlay.as_deref().map(|file| disk.open_overlay(file)).transpose()?;
+    let shown = match &overlay {
+        Some(overlay) => ServedDisk::Writable(overlay.disk(Arc::clone(&disk.disk))?),
+        None => ServedDisk::ReadOnly(Arc::clone(&disk.disk)),
+    };
+    let served = Served::start(shown, overlay, folder.path())?;
     if arguments.test {
         let mut command = qemu.command(&options, &served.drive, folder.path())?;
         command.args(&options.more);
@@ -147,6 +156,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             arguments.limit.as_secs()
         );
         let seen = watch(command, arguments.expect.clone(), arguments.limit, folder.path(), &cancel)?;
+        served.finish()?;
         return tell(
             arguments,
             &name,
@@ -155,7 +165,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         );
     }
     eprintln!("hikae: {} starts by {firmware}: {}; {}", disk.what, printable(&found.why), qemu.accelerator());
-    eprintln!("hikae: what the guest writes is thrown away at the end");
+    match &arguments.overlay {
+        Some(file) => eprintln!("hikae: what the guest writes goes to {}", printable(&file.display().to_string())),
+        None => eprintln!("hikae: what the guest writes is thrown away at the end; --overlay FILE keeps it"),
+    }
     let mut command = qemu.command(&options, &served.drive, folder.path())?;
     command.args(["-usb", "-device", "usb-tablet"]);
     if !sets_display(&options.more) && !has_desktop() {
@@ -168,6 +181,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     // Ctrl-C ends QEMU, which is in the same terminal; this process stays to clean up behind it.
     let _ = ctrlc::set_handler(|| {});
     let status = command.status().map_err(|error| Failure::Failed(format!("cannot start QEMU: {error}")))?;
+    served.finish()?;
     if status.success() { Ok(DONE) } else { Err(Failure::Failed(format!("QEMU ended: {status}"))) }
 }
 
@@ -244,7 +258,9 @@ fn keep(
     report["tested"] = now.as_str().into();
     report["tool"] = concat!("hikae ", env!("CARGO_PKG_VERSION")).into();
     report["generation"] = disk.generation.into();
-    if let (Some(generation), Some((image, root))) = (disk.generation, &disk.proof) {
+    report["overlay"] = arguments.overlay.as_ref().map(|file| file.display().to_string()).into();
+    // With an overlay it was another disk than the generation.
+    if let (Some(generation), Some((image, root)), None) = (disk.generation, &disk.proof, &arguments.overlay) {
         report["image"] = image.as_str().into();
         report["root"] = root.as_str().into();
         let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();

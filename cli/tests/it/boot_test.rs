@@ -210,3 +210,25 @@ fn a_machine_of_virtualbox_is_made_over_a_file_or_the_commands_are_printed() {
     hikae(folder, ["boot", "--vm", "virtualbox", "a.hik"]).expect(2).says(&["hikae mount a.hik DIR", "disk.vdi"]);
     hikae(folder, ["boot", "--vm", "virtualbox", "disk.img"]).expect(2).says(&[".vmdk"]);
 }
+
+#[test]
+fn what_a_guest_writes_is_kept_in_an_overlay_until_that_is_thrown_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    linux(folder, "disk.img", "bios", &[]);
+    hikae(folder, ["capture", "disk.img", "a.hik"]).expect(0);
+    shell(folder, "sha256sum a.hik >sums");
+    let boots = |overlay: &[&str], count: u32| {
+        test(folder, &[&["a.hik"], overlay].concat()).expect(0);
+        let serial = report(folder, "a.hik.boot-1")["serial"].to_string();
+        assert!(serial.contains(&format!("BOOTPROOF files=OK write=OK boots={count}")), "{serial}");
+    };
+    let overlay = ["--overlay", "guest.overlay"];
+    boots(&overlay, 1);
+    boots(&overlay, 2);
+    // That was another disk than the generation, of which nothing is known.
+    assert!(hikae(folder, ["list", "a.hik", "--json"]).json()["generations"][0]["boot"].is_null());
+    hikae(folder, ["overlay", "discard", "guest.overlay", "--yes"]).expect(0);
+    boots(&overlay, 1);
+    shell(folder, "sha256sum --check --quiet sums");
+}
