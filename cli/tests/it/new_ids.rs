@@ -112,7 +112,9 @@ fn the_tiny_disk_boots_under_its_new_signature() {
     hikae(folder, ["restore", "disk.img", "target.img", "--new-ids", "--yes"]).expect(0).says(&["new disk signature"]);
     let ran = boot(&folder.join("target.img"), 120);
     assert!(ran.code == 33 && ran.out.contains("SUM OK"), "{ran:?}");
-    assert_eq!(differing(folder), [440..444]);
+    // Signatures are random: some of their bytes can be what they were.
+    let changed = differing(folder);
+    assert!(changed.len() == 1 && changed[0].start >= 440 && changed[0].end <= 444, "{changed:?}");
 }
 
 #[test]
@@ -250,7 +252,9 @@ fn what_cannot_be_repaired_stays_and_is_listed() {
     );
     let ids = renewed(folder, 1);
     assert_eq!(named(&ids), [("/etc/fstab".to_owned(), false)]);
-    assert_eq!(differing(folder), [440..444]);
+    // Signatures are random: some of their bytes can be what they were.
+    let changed = differing(folder);
+    assert!(changed.len() == 1 && changed[0].start >= 440 && changed[0].end <= 444, "{changed:?}");
 }
 
 #[test]
