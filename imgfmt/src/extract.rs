@@ -99,6 +99,8 @@ pub struct Extracted {
     pub removed: u64,
     /// Named streams that were left out.
     pub streams_left_out: u64,
+    /// Files that are only the disk once more ([`FileSystem::is_disk_file`]) and that were left out.
+    pub disk_files_left_out: u64,
     /// Number of problems: something is not in the target that should be.
     pub problem_count: u64,
     /// The first of them.
@@ -120,6 +122,7 @@ impl Extracted {
             (&mut self.links, other.links),
             (&mut self.removed, other.removed),
             (&mut self.streams_left_out, other.streams_left_out),
+            (&mut self.disk_files_left_out, other.disk_files_left_out),
             (&mut self.problem_count, other.problem_count),
             (&mut self.note_count, other.note_count),
         ] {
@@ -149,6 +152,7 @@ pub type Confirm<'a> = dyn Fn(&[String]) -> bool + 'a;
 
 /// Extracts `node`, which is called `path` in messages, as `name` into the folder `target` (made where it is not there, its parents not).
 ///
+/// A folder is taken without the disk files in it ([`FileSystem::is_disk_file`]); `node` itself may be one.
 /// Problems with single files do not end the run: they are in the report. It ends early where the target cannot be written any more.
 #[expect(clippy::too_many_arguments, reason = "from where, to where, and how")]
 pub fn extract(

@@ -503,4 +503,13 @@ impl FileSystem for Tree {
             _ => Ok(Vec::new()),
         }
     }
+
+    fn is_disk_file(&self, node: NodeId) -> bool {
+        match self.domains.domain(node) {
+            Ok((Domain::Disk(generation), _, number)) => {
+                self.disk_folder(generation).is_ok_and(|folder| folder.is_disk_file(number))
+            }
+            _ => false,
+        }
+    }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// What to copy, IMAGE[@GEN]:/PATH, and last where to: a folder of this machine, or a new name.
     #[arg(required = true, value_name = "PATH ... TARGET", add = crate::complete::paths())]
     paths: Vec<OsString>,
-    /// Folders with everything below them.
+    /// Folders with everything below them, but the disk as a file (disk.raw, disk.vmdk, p1.raw ...), which is copied where it is named.
     #[arg(short, long)]
     recursive: bool,
     /// TARGET is what the source becomes, not a folder to put it into.
@@ -207,6 +207,7 @@ fn show(arguments: &Arguments, copied: &Extracted) {
             "links": copied.links,
             "removed": copied.removed,
             "streams_left_out": copied.streams_left_out,
+            "disk_files_left_out": copied.disk_files_left_out,
             "problems": notes(&copied.problems),
             "problem_count": copied.problem_count,
             "notes": notes(&copied.notes),
@@ -232,6 +233,7 @@ fn show(arguments: &Arguments, copied: &Extracted) {
         (copied.unchanged, "unchanged"),
         (copied.removed, "removed"),
         (copied.streams_left_out, "named streams left out (--streams keeps them)"),
+        (copied.disk_files_left_out, "disk files left out (name one to copy it: IMAGE:/disk.raw)"),
         (copied.problem_count, "problems"),
     ] {
         if count > 0 {

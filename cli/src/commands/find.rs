@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 400;
 
 /// Searches files in an image.
 ///
-/// All conditions given must hold. Patterns know * ? [abc] [!abc].
+/// All conditions given must hold. The disk as a file (disk.raw, disk.vmdk, p1.raw ...) is left out unless it is named. Patterns know * ? [abc] [!abc].
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Where to start: IMAGE[@GEN][:/PATH].
@@ -96,12 +96,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let conditions = conditions(arguments)?;
     let inside = Inside::parse(&arguments.path);
     let opened = inside.open(&arguments.packs)?;
-    let mut search =
-        Search { arguments, conditions, problems: 0, entered: HashSet::new(), prefix: opened.prefix.clone() };
+    let prefix = opened.prefix.clone();
+    let mut search = Search { arguments, conditions, problems: 0, entered: HashSet::new(), disk_files: 0, prefix };
     let Some((image, _)) = opened.image.as_ref().filter(|_| arguments.all) else {
         let found = opened.find(&inside.path, true)?;
         search.start(&opened, found.resolved.node, &found.resolved.path())?;
-        return Ok(search.code());
+        return Ok(search.end());
     };
     let mut found_anywhere = false;
     for entry in image.generations() {
@@ -122,7 +122,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         let path = printable(&String::from_utf8_lossy(&inside.path));
         return Err(imgfmt::Error::NotFound(format!("no generation has {path}")).into());
     }
-    Ok(search.code())
+    Ok(search.end())
 }
 
 fn conditions(arguments: &Arguments) -> Result<Conditions, Failure> {
@@ -187,12 +187,21 @@ struct Search<'a> {
     conditions: Conditions,
     problems: u64,
     entered: HashSet<NodeId>,
+    /// Disk files that were left out and could have been meant.
+    disk_files: u64,
     /// What stands before `:/` of the paths found.
     prefix: String,
 }
 
 impl Search<'_> {
-    fn code(&self) -> u8 {
+    /// Says what was left out, and returns the exit code.
+    fn end(&self) -> u8 {
+        if self.disk_files > 0 {
+            let count = self.disk_files;
+            eprintln!(
+                "hikae: {count} disk files left out (ls lists them; find shows one that is named: IMAGE:/disk.raw)"
+            );
+        }
         if self.problems > 0 { FOUND } else { DONE }
     }
 
@@ -258,6 +267,13 @@ impl Search<'_> {
             self.problem(path, &full_message(&error));
         }
         for entry in entries {
+            if opened.tree.is_disk_file(entry.node) {
+                let name = String::from_utf8_lossy(&entry.name);
+                if self.conditions.fits_entry(&name, NodeKind::File) {
+                    self.disk_files = self.disk_files.saturating_add(1);
+                }
+                continue;
+            }
             let path = format!("{path}/{}", String::from_utf8_lossy(&entry.name));
             self.visit(opened, &entry, &path, depth.saturating_add(1));
         }

@@ -145,3 +145,35 @@ fn files_are_found_by_name_size_and_time_in_one_generation_or_all() {
     hikae(path, ["cp", "disk.hik@1:/p2/docs/note.txt", "back"]).expect(0);
     assert_eq!(fs::read(path.join("back")).unwrap(), b"first\n");
 }
+
+#[test]
+fn disk_files_are_left_out_unless_they_are_named() {
+    let folder = make();
+    let path = folder.path();
+    // Seven views of the disk, and two partitions.
+    let copied = hikae(path, ["cp", "-rT", "disk.hik:/", "all"]).expect(0);
+    assert!(copied.out.contains(", 9 disk files left out (name one to copy it: IMAGE:/disk.raw)"), "{}", copied.out);
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(path.join("all")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["p1", "p2"]);
+    assert_eq!(fs::read(path.join("all/p2/docs/new.txt")).unwrap(), b"new\n");
+    hikae(path, ["cp", "disk.hik:/disk.raw", "all"]).expect(0);
+    hikae(path, ["export", "disk.hik", "whole.raw"]).expect(0);
+    shell(path, "cmp whole.raw all/disk.raw");
+    // It is no stray file that --delete takes away.
+    hikae(path, ["cp", "-rT", "--update", "--delete", "--yes", "disk.hik:/", "all"]).expect(0);
+    assert_eq!(names(), ["disk.raw", "p1", "p2"]);
+    let report = hikae(path, ["cp", "-rT", "--update", "--json", "disk.hik:/", "all"]).expect(0).json();
+    assert_eq!(report["disk_files_left_out"], 9);
+
+    let found = hikae(path, ["find", "disk.hik", "--type", "f", "--name", "*.raw"]).expect(0);
+    assert_eq!(found.out, "");
+    found.says(&["3 disk files left out", "IMAGE:/disk.raw"]);
+    assert_eq!(hikae(path, ["find", "disk.hik:/disk.raw"]).expect(0).out, "disk.hik@2:/disk.raw\n");
+    let quiet = hikae(path, ["find", "disk.hik", "--name", "new.txt"]).expect(0);
+    assert_eq!((quiet.out.lines().count(), quiet.err.as_str()), (2, ""));
+}

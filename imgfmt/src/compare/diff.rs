@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use crate::compare::{Comparison, What};
 use crate::error::{Error, Result, full_message};
 use crate::filesystem::files::{Attributes, FileSystem, NodeId, NodeKind, Time};
-use crate::format::Format;
 use crate::tree::Tree;
 
 /// Folders within folders that are compared.
@@ -152,14 +151,15 @@ impl Walk<'_> {
         for (name, node_a) in in_a {
             let inner = joined(&path, &name);
             match in_b.remove(&name) {
-                _ if is_disk_file(&inner) => {}
+                // Its content is the partitions', which are compared file by file.
+                _ if self.tree.is_disk_file(node_a) => {}
                 Some(node_b) => self.pair(node_a, node_b, inner, depth.saturating_add(1))?,
                 None => self.alone(node_a, inner, false, depth.saturating_add(1))?,
             }
         }
         for (name, node_b) in in_b {
             let inner = joined(&path, &name);
-            if !is_disk_file(&inner) {
+            if !self.tree.is_disk_file(node_b) {
                 self.alone(node_b, inner, true, depth.saturating_add(1))?;
             }
         }
@@ -294,11 +294,4 @@ fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
 fn split_last(path: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = path.iter().rposition(|byte| *byte == b'/')?;
     Some((path.get(..at)?, path.get(at.saturating_add(1)..)?))
-}
-
-/// The disk files that the tree itself makes, raw and of each format: their content is the partitions', which are compared file by file.
-fn is_disk_file(path: &[u8]) -> bool {
-    let depth = path.iter().filter(|byte| **byte == b'/').count();
-    let extension = path.iter().rposition(|byte| *byte == b'.').and_then(|dot| path.get(dot.saturating_add(1)..));
-    depth == 1 && Format::ALL.iter().any(|format| extension == Some(format.name().as_bytes()))
 }

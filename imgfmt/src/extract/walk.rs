@@ -125,6 +125,14 @@ impl<'a> Walk<'a> {
             }
             let Some(frame) = self.frames.last_mut() else { return Ok(None) };
             match frame.entries.pop() {
+                Some(entry) if self.files.is_disk_file(entry.node) => {
+                    // One that an earlier copy by name left in the target is not removed either.
+                    if let Some((name, _)) = target_name(&entry.name) {
+                        frame.claim(&name);
+                    }
+                    let count = &mut self.later.report.disk_files_left_out;
+                    *count = count.saturating_add(1);
+                }
                 Some(entry) => {
                     let path = format!("{}/{}", frame.path, String::from_utf8_lossy(&entry.name));
                     self.node(entry, path)?;

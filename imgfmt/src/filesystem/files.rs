@@ -177,4 +177,11 @@ pub trait FileSystem: Send + Sync + Debug {
 
     /// Extended attributes of a node.
     fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>>;
+
+    /// Says whether a file is a disk that is made up beside the files of its partitions, so that it only repeats them. What walks through
+    /// folders leaves such files out: they matter where somebody names one.
+    fn is_disk_file(&self, node: NodeId) -> bool {
+        let _ = node;
+        false
+    }
 }

@@ -160,6 +160,11 @@ impl DiskFolder {
         self.items.get(*at).map(|(number, item)| (*number, item))
     }
 
+    /// Says whether an item is a disk as a file, of whatever format: every file here is, but the notice.
+    pub fn is_disk_file(&self, number: u64) -> bool {
+        matches!(self.item(number), Some(Item::File { name, .. }) if name != README_NAME)
+    }
+
     /// What volume `index` is made of.
     pub fn volume(&self, index: u32) -> Result<&Source> {
         let found = usize::try_from(index).ok().and_then(|index| self.volumes.get(index));
