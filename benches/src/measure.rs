@@ -109,6 +109,11 @@ impl Rounds {
         self.0.contains_key(name)
     }
 
+    /// Runs of this name.
+    pub fn count(&self, name: &str) -> usize {
+        self.0.get(name).map_or(0, Vec::len)
+    }
+
     /// Median and range of one measure of the runs of a name, of which there must be some.
     pub fn spread(&self, name: &str, measure: fn(Took) -> f64) -> Spread {
         let mut values: Vec<f64> = self.0[name].iter().map(|took| measure(*took)).collect();

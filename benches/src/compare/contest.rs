@@ -52,6 +52,14 @@ impl Program {
         }
     }
 
+    /// Whether it takes part in a round of as many as count; 0 is the one that does not.
+    fn is_in(self, round: u32, rounds: u32) -> bool {
+        match self {
+            Self::Peer(peer) if peer.rounds < rounds => (1..=peer.rounds).contains(&round),
+            _ => true,
+        }
+    }
+
     /// The last job for which the program needs what it stored.
     fn last(self) -> Job {
         *Job::ALL.iter().rfind(|job| self.does(**job)).unwrap()
@@ -113,7 +121,7 @@ impl<'a> Contest<'a> {
             for job in Job::ALL {
                 eprintln!("{}: round {round} of {}, {}", self.kind.name(), self.arguments.rounds, job.title());
                 for program in self.order(round) {
-                    if program.does(job) {
+                    if program.does(job) && program.is_in(round, self.arguments.rounds) {
                         self.turn(round, program, job);
                     }
                 }

@@ -41,9 +41,9 @@ struct Arguments {
     /// Where disks and images lie: about ten times the size of a disk.
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
-    /// Where the plots go.
-    #[arg(long, default_value = "target/bench/plots")]
-    plots: PathBuf,
+    /// Where the tables and plots go.
+    #[arg(long, default_value = "target/bench/report")]
+    report: PathBuf,
     /// zstd level of hikae and the limit.
     #[arg(long, default_value_t = 1)]
     level: i32,
@@ -77,7 +77,7 @@ fn main() {
         println!("{}", stages::capture_in_stages(arguments.threads, arguments.level, &paths[0], &paths[1]));
         return;
     }
-    for folder in [&arguments.folder, &arguments.plots] {
+    for folder in [&arguments.folder, &arguments.report] {
         std::fs::create_dir_all(folder).unwrap();
     }
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -59,6 +59,8 @@ pub(crate) struct Peer {
     pub(crate) again: &'static str,
     /// The filesystem that it needs, where it needs one.
     pub(crate) only: Option<Kind>,
+    /// Rounds that it takes part in at most. Where that is fewer than there are, it begins with the first that counts.
+    pub(crate) rounds: u32,
 }
 
 impl Peer {
@@ -74,7 +76,34 @@ impl Peer {
     }
 }
 
-const NONE: Peer = Peer { name: "", remark: "", prepare: "", full: "", verify: "", again: "", only: None };
+/// Rounds of programs that take some times as long as hikae: what they take differs from it by more than it spreads.
+const SLOW: u32 = 2;
+/// Rounds of programs that take ten times as long.
+const SLOWEST: u32 = 1;
+
+const NONE: Peer =
+    Peer { name: "", remark: "", prepare: "", full: "", verify: "", again: "", only: None, rounds: u32::MAX };
+
+/// A repository of borg without encryption, and an archive of the disk in chunks of a fixed length.
+const BORG: Peer = Peer {
+    prepare: r#"borg init -e none "$STORE/repo""#,
+    verify: r#"borg check --verify-data "$STORE/repo""#,
+    rounds: SLOW,
+    ..NONE
+};
+
+/// The command that adds an archive.
+macro_rules! borg_create {
+    ($chunk:literal, $codec:literal) => {
+        concat!(
+            "borg create --chunker-params fixed,",
+            $chunk,
+            " --sparse --files-cache disabled -C ",
+            $codec,
+            r#" "$STORE/repo::{utcnow:%H%M%S%f}" "$DISK""#
+        )
+    };
+}
 
 pub(crate) const PEERS: &[Peer] = &[
     Peer {
@@ -87,6 +116,7 @@ pub(crate) const PEERS: &[Peer] = &[
         name: "qemu-img zlib",
         remark: "all blocks, one thread; no checksums",
         full: r#"qemu-img convert -f raw -c -O qcow2 "$DISK" "$STORE/disk.qcow2""#,
+        rounds: SLOWEST,
         ..NONE
     },
     Peer {
@@ -94,6 +124,7 @@ pub(crate) const PEERS: &[Peer] = &[
         remark: "level 3, -T0, used blocks with the page file; a stream",
         full: r#"partclone.$FS -c -F -L "$STORE/log" -s "$PART" -o - 2>"$STORE/words" | zstd -q -T0 >"$STORE/part.zst""#,
         verify: r#"zstd -q -dc "$STORE/part.zst" | partclone.chkimg -L "$STORE/log" -s - 2>"$STORE/words""#,
+        rounds: SLOW,
         ..NONE
     },
     Peer {
@@ -103,25 +134,38 @@ pub(crate) const PEERS: &[Peer] = &[
         full: r#"restic backup -q --no-cache --force "$DISK""#,
         verify: "restic check -q --no-cache --read-data",
         again: r#"restic backup -q --no-cache --force "$DISK""#,
+        rounds: SLOW,
         ..NONE
     },
     Peer {
         name: "borg lz4",
         remark: "all blocks, fixed 64 KiB",
-        prepare: r#"borg init -e none "$STORE/repo""#,
-        full: r#"borg create --chunker-params fixed,65536 --sparse --files-cache disabled -C lz4 "$STORE/repo::{utcnow:%H%M%S%f}" "$DISK""#,
-        verify: r#"borg check --verify-data "$STORE/repo""#,
-        again: r#"borg create --chunker-params fixed,65536 --sparse --files-cache disabled -C lz4 "$STORE/repo::{utcnow:%H%M%S%f}" "$DISK""#,
-        ..NONE
+        full: borg_create!("65536", "lz4"),
+        again: borg_create!("65536", "lz4"),
+        ..BORG
     },
     Peer {
         name: "borg zstd",
         remark: "level 3, all blocks, fixed 64 KiB",
-        prepare: r#"borg init -e none "$STORE/repo""#,
-        full: r#"borg create --chunker-params fixed,65536 --sparse --files-cache disabled -C zstd,3 "$STORE/repo::{utcnow:%H%M%S%f}" "$DISK""#,
-        verify: r#"borg check --verify-data "$STORE/repo""#,
-        again: r#"borg create --chunker-params fixed,65536 --sparse --files-cache disabled -C zstd,3 "$STORE/repo::{utcnow:%H%M%S%f}" "$DISK""#,
-        ..NONE
+        full: borg_create!("65536", "zstd,3"),
+        again: borg_create!("65536", "zstd,3"),
+        ..BORG
+    },
+    Peer {
+        name: "borg 4M lz4",
+        remark: "all blocks, fixed 4 MiB",
+        full: borg_create!("4194304", "lz4"),
+        again: borg_create!("4194304", "lz4"),
+        rounds: SLOWEST,
+        ..BORG
+    },
+    Peer {
+        name: "borg 4M zstd",
+        remark: "level 3, all blocks, fixed 4 MiB",
+        full: borg_create!("4194304", "zstd,3"),
+        again: borg_create!("4194304", "zstd,3"),
+        rounds: SLOWEST,
+        ..BORG
     },
     Peer {
         name: "casync",
@@ -129,6 +173,7 @@ pub(crate) const PEERS: &[Peer] = &[
         full: r#"casync make --store="$STORE/chunks" "$STORE/$(basename "$DISK").caibx" "$DISK" >"$STORE/digest""#,
         verify: r#"casync digest --store="$STORE/chunks" "$STORE"/*.caibx >"$STORE/digest""#,
         again: r#"casync make --store="$STORE/chunks" "$STORE/$(basename "$DISK").caibx" "$DISK" >"$STORE/digest""#,
+        rounds: SLOWEST,
         ..NONE
     },
     Peer {
@@ -144,6 +189,7 @@ pub(crate) const PEERS: &[Peer] = &[
         verify: r#"wimverify "$STORE/part.wim" >"$STORE/words""#,
         again: r#"wimappend "$PART" "$STORE/part.wim" g2 --check >"$STORE/words""#,
         only: Some(Kind::Ntfs),
+        rounds: SLOWEST,
         ..NONE
     },
 ];
