@@ -64,6 +64,7 @@ pub(crate) fn handshake(stream: &Stream, exports: &dyn Exports, limits: &Limits)
         Handshake { stream, exports, limits, until, no_zeroes: false, structured: false, allocation: None };
     let agreed = handshake.run();
     stream.set_read_timeout(None)?;
+    stream.set_write_timeout(None)?;
     agreed
 }
 
@@ -242,9 +243,25 @@ impl Handshake<'_> {
         self.send(Message::default().u64(OPTION_REPLY_MAGIC).u32(option).u32(kind).u32(len).bytes(data))
     }
 
+    /// Sends a message, and gives up when the time of the whole handshake is over.
     fn send(&mut self, message: Message) -> io::Result<()> {
-        let mut stream = self.stream;
-        stream.write_all(&message.0)
+        let mut bytes = &message.0[..];
+        while !bytes.is_empty() {
+            self.stream.set_write_timeout(Some(self.time_left()?))?;
+            let mut stream = self.stream;
+            let count = stream.write(bytes)?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = bytes.get(count..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Fails where no time is left.
+    fn time_left(&self) -> io::Result<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left.max(Duration::from_millis(1))) }
     }
 
     fn receive<const N: usize>(&mut self) -> io::Result<[u8; N]> {
@@ -256,11 +273,7 @@ impl Handshake<'_> {
     /// Fills a buffer, and gives up when the time of the whole handshake is over: a client that sends a byte now and then gains nothing.
     fn fill(&mut self, mut buf: &mut [u8]) -> io::Result<()> {
         while !buf.is_empty() {
-            let left = self.until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            self.stream.set_read_timeout(Some(self.time_left()?))?;
             let mut stream = self.stream;
             let count = stream.read(buf)?;
             if count == 0 {

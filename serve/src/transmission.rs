@@ -46,10 +46,10 @@ impl Request {
         self.flags & flag != 0
     }
 
-    /// Bytes of memory that it takes until it is answered, about.
-    fn weight(&self) -> u64 {
+    /// Bytes of memory that it takes until it is answered, about. A read that is longer than was agreed on is not done.
+    fn weight(&self, limits: &Limits) -> u64 {
         let data = match self.command {
-            command::READ | command::WRITE => u64::from(self.len),
+            command::READ | command::WRITE if self.len <= limits.request => u64::from(self.len),
             _ => 0,
         };
         data.saturating_add(REQUEST_WEIGHT)
@@ -147,15 +147,13 @@ impl Connection<'_> {
             return Ok(None);
         }
         let mut request = Request { flags, command, cookie, offset, len, payload: Vec::new() };
+        if command == command::WRITE && len > self.limits.request {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a write is longer than was agreed on"));
+        }
+        self.wait_for_room(request.weight(self.limits));
         if command == command::WRITE {
-            if len > self.limits.request {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a write is longer than was agreed on"));
-            }
-            self.wait_for_room(request.weight());
             request.payload = vec![0; usize::try_from(len).unwrap_or(0)];
             stream.read_exact(&mut request.payload)?;
-        } else if len <= self.limits.request {
-            self.wait_for_room(request.weight());
         }
         Ok(Some(request))
     }
@@ -171,7 +169,7 @@ impl Connection<'_> {
     /// Hands a request to the threads. Says whether there should be one more of them.
     fn put(&self, request: Request) -> bool {
         let mut queue = self.queue();
-        queue.weight = queue.weight.saturating_add(request.weight());
+        queue.weight = queue.weight.saturating_add(request.weight(self.limits));
         queue.waiting.push_back(request);
         let more = queue.idle < queue.waiting.len() && queue.threads < self.limits.threads.max(1);
         if more {
@@ -189,7 +187,7 @@ impl Connection<'_> {
         loop {
             if let Some(request) = queue.waiting.pop_front() {
                 drop(queue);
-                let weight = request.weight();
+                let weight = request.weight(self.limits);
                 if self.answer(request, &mut buf).is_err() {
                     // Nobody takes the answers: no more requests either.
                     self.stream.end();

@@ -96,10 +96,14 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(limits: Limits) -> Self {
+        Self::start_at(&Address::Tcp("127.0.0.1:0".to_owned()), limits)
+    }
+
+    pub(crate) fn start_at(address: &Address, limits: Limits) -> Self {
         let model = Arc::new(Model(RwLock::new(content())));
         let log: Box<Log> = Box::new(|_| ());
         let exports = Arc::new(Both(Arc::clone(&model)));
-        let server = Server::bind(&Address::Tcp("127.0.0.1:0".to_owned()), exports, limits, log).unwrap();
+        let server = Server::bind(address, exports, limits, log).unwrap();
         let (place, stop) = (server.place().clone(), server.stopper());
         Self { model, place, stop, thread: Some(std::thread::spawn(|| server.run())) }
     }

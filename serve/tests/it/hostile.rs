@@ -109,6 +109,57 @@ fn a_client_that_takes_no_answers_and_one_that_stops_within_a_write_are_ended() 
     assert!(deaf.is_ended());
 }
 
+#[test]
+fn a_client_that_takes_no_answers_to_its_options_is_ended() {
+    let limits = Limits { connections: 1, handshake: Duration::from_millis(700), ..Limits::default() };
+    let server = Running::start(limits);
+    let mut deaf = server.connect();
+    deaf.greet();
+    deaf.0.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    // Each of these has a MiB of answers.
+    let name = [&8_u32.to_be_bytes()[..], b"writable", &30_000_u16.to_be_bytes(), &[0, 1].repeat(30_000)].concat();
+    let info = [b"IHAVEOPT", &6_u32.to_be_bytes()[..], &(name.len() as u32).to_be_bytes(), &name].concat();
+    for _ in 0..40 {
+        if std::io::Write::write_all(&mut deaf.0, &info).is_err() {
+            break;
+        }
+    }
+    std::thread::sleep(Duration::from_millis(1500));
+    // There is room for one connection, and this one has it now.
+    compare(&server);
+}
+
+#[cfg(unix)]
+#[test]
+fn requests_that_cannot_be_done_wait_as_others_do() {
+    use std::io::{ErrorKind, Read, Write};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let server =
+        Running::start_at(&serve::Address::Unix(path.clone()), Limits { in_flight: 1 << 20, ..Limits::default() });
+    let mut deaf = std::os::unix::net::UnixStream::connect(path).unwrap();
+    deaf.read_exact(&mut [0; 18]).unwrap();
+    deaf.write_all(&[&[0, 0, 0, 3], &b"IHAVEOPT"[..], &7_u32.to_be_bytes(), &6_u32.to_be_bytes(), &[0; 6]].concat())
+        .unwrap();
+    deaf.read_exact(&mut [0; 52]).unwrap();
+    deaf.set_nonblocking(true).unwrap();
+    // Reads of 4 GiB, whose answers nobody takes: the server must stop to take more of them.
+    let fields = [&0x2560_9513_u32.to_be_bytes()[..], &[0; 4], &[0; 16], &u32::MAX.to_be_bytes()].concat();
+    let requests = fields.repeat(1000);
+    let (mut taken, started) = (0, Instant::now());
+    while started.elapsed() < Duration::from_millis(1500) {
+        match deaf.write(&requests[taken % 28..]) {
+            Ok(count) => taken += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(taken < 1 << 20, "{taken} bytes of requests are waiting");
+    drop(deaf);
+    drop(server);
+}
+
 fn request(cookie: u64) -> Vec<u8> {
     let at: u64 = 3 << 20;
     let fields = [
