@@ -29,7 +29,7 @@ pub fn check(format: Format, data: &[u8]) {
 }
 
 /// Extents tile the disk, what is not Data reads as zero, any two reads agree, and nothing lies past the end.
-fn hold(disk: &dyn Disk) {
+pub(crate) fn hold(disk: &dyn Disk) {
     let len = disk.len();
     assert!(matches!(disk.sector_size(), 512 | 4096));
     for start in [0, len / 3, len.saturating_sub(70_000)] {

@@ -29,10 +29,12 @@ pub mod lvm2;
 pub mod lznt1;
 pub mod lzx;
 pub mod mutate;
+pub mod nbd;
 pub mod ntfs_files;
 #[cfg(test)]
 mod ntfs_seed;
 pub mod ntfs_used;
+pub mod overlay;
 pub mod pack;
 pub mod qcow2;
 pub mod startup;
