@@ -32,6 +32,8 @@ pub(crate) struct AnyDisk {
     pub(crate) physical_sector_size: u32,
     /// The same for an overlay.
     base: Option<Proof>,
+    /// The hikae image that it lies in.
+    pub(crate) image: Option<Arc<Image>>,
     name: ImageName,
     /// What a file of another format is.
     about: Option<About>,
@@ -56,6 +58,7 @@ impl AnyDisk {
             identity: opened.source.identity,
             physical_sector_size: opened.source.physical_sector_size,
             base: None,
+            image: None,
             name,
             about: Some(opened.about),
         })
@@ -84,6 +87,7 @@ impl AnyDisk {
             identity: record.source.clone(),
             physical_sector_size: record.disk.physical_sector_size,
             base: Some(base),
+            image: Some(Arc::clone(image)),
             name: name.clone(),
             about: None,
             disk: Arc::new(generation),

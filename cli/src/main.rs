@@ -19,6 +19,7 @@ mod boot;
 mod boot_chain;
 mod commands;
 mod complete;
+mod counted;
 mod exit;
 mod image_name;
 mod inside;

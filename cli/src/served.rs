@@ -11,6 +11,7 @@ use imgfmt::partition::{Layout, Partition, read_layout};
 use serve::{Export, ExportName, Exports, ServedDisk};
 
 use crate::any_disk::AnyDisk;
+use crate::counted::{Counter, Counts};
 use crate::exit::Failure;
 use crate::image_name::{ImageName, choose};
 use crate::source::DiskOptions;
@@ -23,6 +24,7 @@ pub(crate) struct Served {
     layout: Layout,
     image: Option<Arc<Image>>,
     overlay: Option<Overlay>,
+    counter: Counter,
 }
 
 impl Served {
@@ -43,12 +45,14 @@ impl Served {
             None => AnyDisk::open(name.clone(), packs, options)?,
         };
         let overlay = overlay.map(|path| any.open_overlay(path)).transpose()?;
-        let disk = match &overlay {
-            Some(overlay) => ServedDisk::Writable(overlay.disk(Arc::clone(&any.disk))?),
-            None => ServedDisk::ReadOnly(Arc::clone(&any.disk)),
-        };
         let layout = read_layout(&*any.disk)?;
-        Ok(Self { any, disk, layout, image, overlay })
+        let counter = Counter::of(image.clone());
+        let counted = counter.count(Arc::clone(&any.disk));
+        let disk = match &overlay {
+            Some(overlay) => ServedDisk::Writable(overlay.disk(counted)?),
+            None => ServedDisk::ReadOnly(counted),
+        };
+        Ok(Self { any, disk, layout, image, overlay, counter })
     }
 
     /// What it is, for people.
@@ -59,6 +63,11 @@ impl Served {
     /// Whether clients may write.
     pub(crate) fn is_writable(&self) -> bool {
         self.overlay.is_some()
+    }
+
+    /// What clients have read.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counter.counts()
     }
 
     /// Makes everything that clients wrote durable.
@@ -74,8 +83,8 @@ impl Served {
         if Some(entry.number) == self.any.generation {
             return Ok(Some((self.disk.clone(), self.any.what.clone())));
         }
-        let disk = image.generation(entry.number)?;
-        Ok(Some((ServedDisk::ReadOnly(Arc::new(disk)), format!("generation {}", entry.number))))
+        let disk = self.counter.count(Arc::new(image.generation(entry.number)?));
+        Ok(Some((ServedDisk::ReadOnly(disk), format!("generation {}", entry.number))))
     }
 }
 

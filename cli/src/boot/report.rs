@@ -11,6 +11,7 @@ use crate::boot::machine::Options;
 use crate::boot::phrases::Reading;
 use crate::boot::start::Found;
 use crate::boot::watch::Seen;
+use crate::counted::Counts;
 use crate::exit::Failure;
 use crate::image_name::ImageName;
 
@@ -27,6 +28,8 @@ pub(crate) struct Tested<'a> {
     pub(crate) found: &'a Found,
     /// How its instructions ran.
     pub(crate) accelerator: &'a str,
+    /// What it read of the disk.
+    pub(crate) counts: Counts,
 }
 
 impl Tested<'_> {
@@ -50,6 +53,8 @@ impl Tested<'_> {
             "bus": format!("{:?}", self.options.bus).to_lowercase(),
             "memory": self.options.memory,
             "cpus": self.options.cpus,
+            "read": self.counts.read,
+            "decoded": self.counts.decoded,
             "screen": screen,
             "serial": ends(&self.seen.serial),
         })

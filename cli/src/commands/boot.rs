@@ -20,6 +20,7 @@ use crate::boot::served::Served;
 use crate::boot::start::{Firmware, Found, Start, find_start};
 use crate::boot::virtualbox;
 use crate::boot::watch::watch;
+use crate::counted::Counter;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::image_name::ImageName;
 use crate::source::DiskOptions;
@@ -136,9 +137,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let folder = private_folder()?;
     let qemu = Qemu::find(folder.path())?;
     let overlay = arguments.overlay.as_deref().map(|file| disk.open_overlay(file)).transpose()?;
+    let counter = Counter::of(disk.image.clone());
+    let counted = counter.count(Arc::clone(&disk.disk));
     let shown = match &overlay {
-        Some(overlay) => ServedDisk::Writable(overlay.disk(Arc::clone(&disk.disk))?),
-        None => ServedDisk::ReadOnly(Arc::clone(&disk.disk)),
+        Some(overlay) => ServedDisk::Writable(overlay.disk(counted)?),
+        None => ServedDisk::ReadOnly(counted),
     };
     let served = Served::start(shown, overlay, folder.path())?;
     if arguments.test {
@@ -161,7 +164,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             arguments,
             &name,
             &disk,
-            &Tested { seen: &seen, options: &options, found: &found, accelerator: qemu.accelerator() },
+            &Tested {
+                seen: &seen,
+                options: &options,
+                found: &found,
+                accelerator: qemu.accelerator(),
+                counts: counter.counts(),
+            },
         );
     }
     eprintln!("hikae: {} starts by {firmware}: {}; {}", disk.what, printable(&found.why), qemu.accelerator());

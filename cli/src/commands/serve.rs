@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     /// Another folder in which packs may lie; can be given more than once.
     #[arg(long, value_name = "FOLDER")]
     packs: Vec<PathBuf>,
-    /// Say where it listens as JSON.
+    /// Say where it listens as JSON, and at the end what was read and what was decoded for that, in bytes.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -74,6 +74,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
     server.run();
     served.flush().map_err(|error| Failure::Failed(full_message(&error)))?;
+    if arguments.json {
+        println!("{}", served.counts().json());
+    } else {
+        eprintln!("hikae: {}", served.counts().text());
+    }
     Ok(DONE)
 }
 

@@ -2,13 +2,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::machine::{HIKAE, Random, hikae, run, shell};
 
 /// A server in a folder, ended politely.
 struct Server {
     child: Child,
+    out: BufReader<ChildStdout>,
     uri: String,
 }
 
@@ -18,9 +19,10 @@ impl Server {
         command.arg("serve").args(args).arg("--json").current_dir(folder).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
         let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
-        Self { child, uri: ready["uri"].as_str().unwrap().to_owned() }
+        Self { child, out, uri: ready["uri"].as_str().unwrap().to_owned() }
     }
 
     /// The address of an export.
@@ -31,11 +33,34 @@ impl Server {
         }
     }
 
-    fn stop(mut self) {
+    /// Ends it. Returns what it said at its end.
+    fn stop(mut self) -> serde_json::Value {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let said = serde_json::from_reader(self.out).unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        said
     }
+}
+
+#[test]
+fn what_was_read_and_what_was_decoded_for_it_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image(folder);
+    let server = Server::start(folder, &["disk.hik", "--nbd", "127.0.0.1:0"]);
+    // One chunk of noise, in pieces and again: decoded once. Then parts of two chunks.
+    let reads = ["read 20M 4k", "read 20484k 4k", "read 20M 64k", "read 20604k 8k"];
+    let mut qemu_io = vec!["-f", "raw", "-r"];
+    qemu_io.extend(reads.iter().flat_map(|read| ["-c", read]));
+    let uri = server.export("");
+    qemu_io.push(&uri);
+    run("qemu-io", qemu_io).expect(0);
+    let said = server.stop();
+    // QEMU itself looks at the first sector of a disk.
+    let read = said["read"].as_u64().unwrap();
+    assert!(((80 << 10)..(80 << 10) + 4096).contains(&read), "{said}");
+    assert_eq!(said["decoded"], 3 << 16, "{said}");
 }
 
 /// An image with two generations of a disk that has an ext4 partition with noise in it.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use quick_cache::Weighter;
@@ -75,6 +76,8 @@ pub struct Image {
     /// By place as well: two nodes of one id can point at different copies of a chunk, one of them damaged.
     nodes: Cache<Pointer, Arc<Node>, NodeWeight>,
     decoders: Mutex<Vec<Decoder>>,
+    /// Bytes of chunks that were decoded.
+    decoded: AtomicU64,
 }
 
 impl fmt::Debug for Image {
@@ -172,6 +175,7 @@ impl Image {
             chunks: Cache::with_weighter(estimated(chunk_capacity, 1 << chunk_log2), chunk_capacity, ChunkWeight),
             nodes: Cache::with_weighter(estimated(NODE_CACHE_BYTES, 16 << 10), NODE_CACHE_BYTES, NodeWeight),
             decoders: Mutex::default(),
+            decoded: AtomicU64::new(0),
         }
     }
 
@@ -208,6 +212,16 @@ impl Image {
     /// Missing and damaged packs, in words.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Bytes of chunks that were decoded for readers since the image was opened, bases of differences included. Verifying and capturing
+    /// do not count.
+    pub fn decoded_bytes(&self) -> u64 {
+        self.decoded.load(Ordering::Relaxed)
+    }
+
+    fn count_decoded(&self, bytes: &[u8]) {
+        self.decoded.fetch_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Numbers of packs that the catalogue lists but that are not there.
@@ -317,6 +331,7 @@ impl Image {
                     .map_err(|e| located(e, &pack, place))?;
             }
         }
+        self.count_decoded(out);
         if frame.id != pointer.id || Id::of_chunk(out) != pointer.id {
             return Err(wrong_content(FrameType::Chunk, &pack, place));
         }
@@ -362,6 +377,7 @@ impl Image {
         let (frame, payload) = pack.read_frame(place, frame_buf)?;
         expect_type(&frame, FrameType::Chunk, &pack, place)?;
         decompressor.decode_frame(&frame, payload, out, &pack, place)?;
+        self.count_decoded(out);
         if Id::of_chunk(out) != frame.id {
             return Err(wrong_content(FrameType::Chunk, &pack, place));
         }
