@@ -14,6 +14,7 @@ mod vdi;
 mod vhd;
 mod vhdx;
 mod vmdk;
+pub mod writable;
 
 use std::sync::Arc;
 

@@ -21,6 +21,19 @@ enum Piece {
     Disk,
 }
 
+/// What a run of the file is to who writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    /// A structure, or a gap where there may be one.
+    Structure,
+    /// A table that says where the disk lies.
+    Table,
+    /// The disk.
+    Disk,
+    /// The zeros behind the disk, up to the next unit of the format.
+    Padding,
+}
+
 /// A run of the file.
 struct Part {
     start: u64,
@@ -111,6 +124,41 @@ impl View {
     /// Where byte 0 of the disk lies in the file. Its other bytes follow in order.
     pub fn data_offset(&self) -> u64 {
         self.data
+    }
+
+    /// Says whether it has nothing around the disk.
+    pub(super) fn is_disk_alone(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part.piece, Piece::Disk))
+            || (self.data == 0 && self.padded_end() == self.len && self.disk_end() > 0)
+    }
+
+    fn disk_end(&self) -> u64 {
+        match self.parts.iter().any(|part| matches!(part.piece, Piece::Disk)) {
+            true => self.data.saturating_add(self.disk.len()),
+            false => 0,
+        }
+    }
+
+    /// First byte behind the disk and the zeros that belong to it; 0 where the file has no disk in it.
+    pub(super) fn padded_end(&self) -> u64 {
+        let end = self.disk_end();
+        let is_padding = |part: &&Part| part.start == end && end > 0 && matches!(part.piece, Piece::Zero);
+        match self.parts.iter().find(is_padding) {
+            Some(_) => self.parts.iter().map(|part| part.start).find(|start| *start > end).unwrap_or(self.len),
+            None => end,
+        }
+    }
+
+    /// What a byte of the file is to who writes, and the first byte behind it that may be something else.
+    pub(super) fn run_at(&self, offset: u64) -> (Run, u64) {
+        let (piece, start, end) = self.part_at(offset);
+        let run = match piece {
+            Piece::Disk => Run::Disk,
+            Piece::Table(..) => Run::Table,
+            Piece::Zero if start == self.disk_end() => Run::Padding,
+            Piece::Bytes(_) | Piece::Zero => Run::Structure,
+        };
+        (run, end)
     }
 
     /// The piece that holds a byte of the file, with its first byte and the first one behind it.

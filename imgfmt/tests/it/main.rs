@@ -55,3 +55,4 @@ mod views;
 mod vmdk;
 mod volatile_disk;
 mod volatile_storage;
+mod writable_views;

@@ -1,0 +1,247 @@
+//! A view that takes writes, over an overlay.
+//!
+//! What is written to the disk in the file is written to the overlay's disk, so all views of one overlay agree. What is written to the structures around it, and
+//! behind its end, goes into a layer of the overlay that belongs to this format.
+//!
+//! Byte `n` of the disk stays at byte `data_offset + n`, whatever is written: a program may rewrite a table (block allocation, block map, L1, L2, reference counts) with what is in it,
+//! and no other bytes. So one that wants to move, drop or add blocks is refused, and never understood half.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use crate::disk::{Disk, Extent, WritableDisk, buf_len, check_range, read_vec};
+use crate::error::{Error, Result};
+use crate::format::identity::Identity;
+use crate::overlay::{Overlay, ResizableDisk};
+use crate::view::pieces::{Run, View};
+use crate::view::{Offer, offers, raw};
+
+/// Bytes of a table that are compared at once.
+const PART: u64 = 64 << 10;
+
+/// A virtual disk file that takes writes.
+pub struct WritableView {
+    view: Arc<View>,
+    disk: Arc<dyn WritableDisk>,
+    /// The file with what was written around the disk; a file that is the disk and nothing else has none.
+    own: Option<Arc<dyn ResizableDisk>>,
+    /// Held while the file grows, so that no thread makes shorter what another one made longer.
+    growing: Mutex<()>,
+}
+
+impl std::fmt::Debug for WritableView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WritableView").field("view", &self.view).finish_non_exhaustive()
+    }
+}
+
+/// A writable view of a disk, or why there is none.
+#[derive(Debug)]
+pub struct WritableOffer {
+    /// The name of the file.
+    pub name: String,
+    /// The file, or why it cannot be: a phrase.
+    pub view: Result<Arc<WritableView>, String>,
+}
+
+/// Shows `base` with what is written to an overlay, in every format. The files have identifiers of their own, since they are other disks than `base`.
+pub fn writable_offers(
+    overlay: &Overlay,
+    base: Arc<dyn Disk>,
+    stem: &str,
+    identity: &Identity,
+) -> Result<Vec<WritableOffer>> {
+    let disk = overlay.disk(base)?;
+    let shown: Arc<dyn Disk> = Arc::<dyn WritableDisk>::clone(&disk);
+    let id: String = overlay.summary().id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let open = |offer: Offer| {
+        let view = match offer.view {
+            Err(reason) => return Ok(WritableOffer { name: offer.name, view: Err(reason) }),
+            Ok(view) => view,
+        };
+        let own = if view.is_disk_alone() {
+            None
+        } else {
+            Some(overlay.container(offer.format.name(), Arc::<View>::clone(&view))?)
+        };
+        let view = WritableView { view, disk: Arc::clone(&disk), own, growing: Mutex::new(()) };
+        Ok(WritableOffer { name: offer.name, view: Ok(Arc::new(view)) })
+    };
+    offers(&shown, stem, &identity.of_part(&id)).into_iter().map(open).collect()
+}
+
+/// Shows a disk alone, such as a partition of an overlay's disk, as a raw file that takes writes.
+pub fn writable_raw(disk: Arc<dyn WritableDisk>) -> WritableView {
+    let view = Arc::new(raw::view(Arc::<dyn WritableDisk>::clone(&disk)));
+    WritableView { view, disk, own: None, growing: Mutex::new(()) }
+}
+
+/// Where a part of a range goes.
+struct Part {
+    run: Run,
+    range: Range<u64>,
+}
+
+impl WritableView {
+    /// The parts of a range, which may reach past the end of the file.
+    fn parts(&self, offset: u64, len: u64) -> Vec<Part> {
+        let (mut at, end) = (offset, offset.saturating_add(len));
+        let mut parts = Vec::new();
+        while at < end {
+            let (run, run_end) = if at < self.view.len() { self.view.run_at(at) } else { (Run::Structure, u64::MAX) };
+            let part_end = run_end.min(end);
+            parts.push(Part { run, range: at..part_end });
+            at = part_end;
+        }
+        parts
+    }
+
+    fn in_disk(&self, offset: u64) -> u64 {
+        offset.saturating_sub(self.view.data_offset())
+    }
+
+    /// Fails unless `wanted` may be written to all of these parts, so that a refused write changes nothing.
+    fn check(&self, parts: &[Part], start: u64, wanted: &dyn Fn(Range<u64>) -> Vec<u8>) -> Result<()> {
+        for part in parts {
+            let mut at = part.range.start;
+            while at < part.range.end && matches!(part.run, Run::Table | Run::Padding) {
+                let end = part.range.end.min(at.saturating_add(PART));
+                let len = usize::try_from(end.saturating_sub(at)).expect("a small part");
+                if wanted(at.saturating_sub(start)..end.saturating_sub(start)) != read_vec(&self.view, at, len)? {
+                    return Err(Error::Refused(match part.run {
+                        Run::Padding => {
+                            format!("byte {at:#x} lies behind the end of the disk: only zeros can be there")
+                        }
+                        _ => format!(
+                            "the table at byte {at:#x} says where the disk lies in this file, and that cannot change"
+                        ),
+                    }));
+                }
+                at = end;
+            }
+            let is_behind = part.range.end > self.view.len();
+            if is_behind && self.own.is_none() {
+                return Err(Error::Refused("the file is the disk and nothing else: it cannot become longer".into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn grow(&self, own: &dyn ResizableDisk, len: u64) -> Result<()> {
+        let _growing = self.growing.lock().expect("no holder of the lock panics");
+        if own.len() < len { own.set_len(len) } else { Ok(()) }
+    }
+
+    fn own_for(&self, range: &Range<u64>) -> Result<&dyn ResizableDisk> {
+        let own = self.own.as_deref().expect("a file that is the disk alone has no structures");
+        self.grow(own, range.end)?;
+        Ok(own)
+    }
+}
+
+impl Disk for WritableView {
+    fn len(&self) -> u64 {
+        self.own.as_ref().map_or(self.view.len(), |own| own.len())
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.view.sector_size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_range(offset, buf_len(buf), self.len())?;
+        let mut rest = buf;
+        for Part { run, range } in self.parts(offset, buf_len(rest)) {
+            let len = usize::try_from(range.end.saturating_sub(range.start)).expect("a part of a buffer");
+            let (part, after) = rest.split_at_mut(len);
+            match (run, &self.own) {
+                (Run::Structure, Some(own)) => own.read_at(part, range.start)?,
+                _ => self.view.read_at(part, range.start)?,
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        check_range(offset, 1, self.len())?;
+        let rest = self.len().saturating_sub(offset);
+        let part = self.parts(offset, rest).into_iter().next().expect("the offset is in the file");
+        let extent = match (part.run, &self.own) {
+            (Run::Structure, Some(own)) => own.extent_at(offset)?,
+            _ => self.view.extent_at(offset)?,
+        };
+        let len = extent.len.min(part.range.end.saturating_sub(offset));
+        Ok(Extent { len, ..extent })
+    }
+}
+
+impl WritableDisk for WritableView {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let parts = self.parts(offset, buf_len(bytes));
+        let part = |range: Range<u64>| {
+            let at = |byte: u64| usize::try_from(byte).expect("a part of a buffer");
+            bytes.get(at(range.start)..at(range.end)).expect("parts tile the buffer")
+        };
+        self.check(&parts, offset, &|range| part(range).to_vec())?;
+        for Part { run, range } in parts {
+            let bytes = part(range.start.saturating_sub(offset)..range.end.saturating_sub(offset));
+            match run {
+                Run::Disk => self.disk.write_at(bytes, self.in_disk(range.start))?,
+                Run::Structure => self.own_for(&range)?.write_at(bytes, range.start)?,
+                Run::Table | Run::Padding => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
+        let parts = self.parts(offset, len);
+        let zeros = |range: Range<u64>| vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)];
+        self.check(&parts, offset, &zeros)?;
+        for Part { run, range } in parts {
+            let len = range.end.saturating_sub(range.start);
+            match run {
+                Run::Disk => self.disk.zero_at(self.in_disk(range.start), len)?,
+                Run::Structure => self.own_for(&range)?.zero_at(range.start, len)?,
+                Run::Table | Run::Padding => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        check_range(offset, len, self.len())?;
+        for Part { run, range } in self.parts(offset, len) {
+            if run == Run::Disk {
+                self.disk.discard(self.in_disk(range.start), range.end.saturating_sub(range.start))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        // One commit of the overlay makes all its layers durable.
+        self.disk.flush()
+    }
+}
+
+impl ResizableDisk for WritableView {
+    /// Refused where a part of the disk would be cut off, or where the file is the disk and nothing else.
+    fn set_len(&self, len: u64) -> Result<()> {
+        if len == self.len() {
+            return Ok(());
+        }
+        let least = self.view.padded_end();
+        match &self.own {
+            Some(own) if len >= least => {
+                let _growing = self.growing.lock().expect("no holder of the lock panics");
+                own.set_len(len)
+            }
+            Some(_) => {
+                Err(Error::Refused(format!("the disk reaches to byte {least:#x} of the file: it cannot be cut")))
+            }
+            None => Err(Error::Refused("the file is the disk and nothing else: its length cannot change".into())),
+        }
+    }
+}
