@@ -18,7 +18,7 @@
 //! it is never an empty folder. What is damaged is an error of its own kind, never a folder that looks whole.
 //!
 //! The tree is itself a [`FileSystem`], so whoever can walk one can walk the other. It does not change: generations that are added while it
-//! is open are not in it.
+//! is open are not in it. With an overlay, the files of one disk take writes ([`Tree::with_overlay`]), and nothing else does.
 
 pub mod content;
 pub mod disk_folder;
@@ -42,9 +42,11 @@ use crate::format::identity::Identity;
 use crate::image::Image;
 use crate::image::catalogue::GenerationEntry;
 use crate::image::record::folder_name;
+use crate::overlay::Overlay;
 use crate::tree::disk_folder::{DiskFolder, Item};
 use crate::tree::node::{Domain, Domains, FOLDER};
 use crate::tree::volume::Volume;
+use crate::view::writable::WritableView;
 
 /// The link to the highest generation, at the root.
 const LATEST: u64 = 2;
@@ -77,6 +79,8 @@ enum Shown {
 /// The tree. Any number of threads may use it at once.
 pub struct Tree {
     shown: Shown,
+    /// The generation whose files take writes, and its folder.
+    over: Option<(u32, Arc<DiskFolder>)>,
     domains: Domains,
     disks: Cache<u32, Arc<DiskFolder>>,
     volumes: Cache<(u32, u32), Arc<Volume>>,
@@ -136,10 +140,50 @@ impl Tree {
         };
         Self {
             shown,
+            over: None,
             domains: Domains::new(root),
             disks: Cache::new(options.generations.max(1)),
             volumes: Cache::new(options.filesystems.max(1)),
         }
+    }
+
+    /// Lets the files of a generation's disk take writes, which go to `overlay`; of the one disk, whatever the number, where there is only one.
+    ///
+    /// Fails where the overlay is of a disk of another length or sector size.
+    pub fn with_overlay(mut self, generation: u32, overlay: &Overlay) -> Result<Self> {
+        let over = Arc::new(self.disk_folder(generation)?.over(overlay)?);
+        match &self.shown {
+            Shown::Disk(_) => self.shown = Shown::Disk(over),
+            Shown::Image(_) => self.over = Some((generation, over)),
+        }
+        Ok(self)
+    }
+
+    /// Says whether something in the tree takes writes.
+    pub fn takes_writes(&self) -> bool {
+        match &self.shown {
+            Shown::Disk(disk) => disk.takes_writes(),
+            Shown::Image(_) => self.over.is_some(),
+        }
+    }
+
+    /// The file `node` where it takes writes.
+    pub fn writable(&self, node: NodeId) -> Result<Option<Arc<WritableView>>> {
+        if !self.takes_writes() {
+            return Ok(None);
+        }
+        match self.place(node)? {
+            Place::Disk(disk, _, number) => match disk.item(number) {
+                Some(Item::File { writable, .. }) => Ok(writable.clone()),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// Says whether `node` is a folder with files that take writes.
+    pub fn has_writable_files(&self, node: NodeId) -> Result<bool> {
+        Ok(self.takes_writes() && matches!(self.place(node)?, Place::Disk(disk, _, FOLDER) if disk.takes_writes()))
     }
 
     /// The folder of a generation; the root of a tree that shows one disk, whatever the number.
@@ -244,6 +288,10 @@ impl Tree {
     }
 
     fn disk_folder(&self, generation: u32) -> Result<Arc<DiskFolder>> {
+        match (&self.over, &self.shown) {
+            (Some((number, over)), _) if *number == generation => return Ok(Arc::clone(over)),
+            _ => {}
+        }
         match &self.shown {
             Shown::Disk(disk) => Ok(Arc::clone(disk)),
             Shown::Image(image) => self.disks.get_or_insert_with(&generation, || {
@@ -381,6 +429,11 @@ fn plain(kind: NodeKind, len: u64, allocated: u64, time: Option<Time>) -> Attrib
     }
 }
 
+/// The same with the permission to write for its owner.
+fn writable(attributes: Attributes) -> Attributes {
+    Attributes { permissions: attributes.permissions.map(|permissions| permissions | 0o200), ..attributes }
+}
+
 impl FileSystem for Tree {
     fn summary(&self) -> Summary {
         let len = match &self.shown {
@@ -404,10 +457,14 @@ impl FileSystem for Tree {
                 Shown::Image(image) => self.attributes_of_top(image, number),
                 Shown::Disk(_) => Err(stale(number)),
             },
-            Place::Disk(disk, _, FOLDER) => Ok(plain(NodeKind::Folder, 0, 0, Some(seconds(disk.created())))),
+            Place::Disk(disk, _, FOLDER) => {
+                let folder = plain(NodeKind::Folder, 0, 0, Some(seconds(disk.created())));
+                Ok(if disk.takes_writes() { writable(folder) } else { folder })
+            }
             Place::Disk(disk, _, number) => match disk.item(number) {
-                Some(Item::File { content, allocated, .. }) => {
-                    Ok(plain(NodeKind::File, content.len(), *allocated, Some(seconds(disk.created()))))
+                Some(Item::File { content, allocated, writable: takes_writes, .. }) => {
+                    let file = plain(NodeKind::File, content.len(), *allocated, Some(seconds(disk.created())));
+                    Ok(if takes_writes.is_some() { writable(file) } else { file })
                 }
                 _ => Err(stale(number)),
             },

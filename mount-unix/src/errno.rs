@@ -16,6 +16,8 @@ pub(crate) fn errno(error: &Error) -> Errno {
         Error::Cancelled => Errno::EINTR,
         Error::Io { source, .. } => match source.kind() {
             std::io::ErrorKind::OutOfMemory => Errno::ENOMEM,
+            // The file that takes the writes found no room; virtual machines stop then, and go on when there is some.
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Errno::ENOSPC,
             // Whatever it was, it was about the image and not about the file in it.
             _ => Errno::EIO,
         },
@@ -36,6 +38,7 @@ mod tests {
         assert_eq!(errno(&io(std::io::ErrorKind::NotFound)), Errno::EIO);
         assert_eq!(errno(&io(std::io::ErrorKind::PermissionDenied)), Errno::EIO);
         assert_eq!(errno(&io(std::io::ErrorKind::OutOfMemory)), Errno::ENOMEM);
+        assert_eq!(errno(&io(std::io::ErrorKind::StorageFull)), Errno::ENOSPC);
         assert_eq!(errno(&Error::unsupported("file", "encryption")), Errno::EOPNOTSUPP);
         assert_eq!(errno(&Error::Refused("no".into())), Errno::EPERM);
     }

@@ -147,7 +147,7 @@ impl Unmounter {
 }
 
 impl Mount {
-    /// Shows `tree` on the folder `dir`: read only, without set-user-id and devices, and for nobody but its maker unless
+    /// Shows `tree` on the folder `dir`: read only but for the files that take writes, without set-user-id and devices, and for nobody but its maker unless
     /// [`MountOptions::allow_other`] is set.
     pub fn new(tree: Arc<Tree>, dir: &Path, options: &MountOptions) -> Result<Self, MountError> {
         let dir = check_place(dir)?;
@@ -159,8 +159,10 @@ impl Mount {
         let failed = |source| MountError::Mount { dir: dir.clone(), source };
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let readahead = Readahead::start(cores, options.readahead_bytes).map_err(failed)?;
+        let takes_writes = tree.takes_writes();
         let translate = Translate::new(tree, owners, Arc::clone(&options.log), readahead);
-        let session = Session::new(translate, &dir, &config(options, cores)).map_err(|error| explain(error, &dir))?;
+        let session = Session::new(translate, &dir, &config(options, cores, takes_writes))
+            .map_err(|error| explain(error, &dir))?;
         raise_kernel_readahead(&dir);
         let unmounter = Unmounter { dir, log: Arc::clone(&options.log) };
         Ok(Self { session, unmounter })
@@ -194,12 +196,12 @@ fn check_place(dir: &Path) -> Result<PathBuf, MountError> {
     Ok(absolute)
 }
 
-fn config(options: &MountOptions, cores: usize) -> Config {
+fn config(options: &MountOptions, cores: usize, takes_writes: bool) -> Config {
     // The name lies in a list with commas, and an older fusermount does not unescape it.
     let source = options.source.replace([',', '\\', '\n'], "?");
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::RO,
+        if takes_writes { MountOption::RW } else { MountOption::RO },
         MountOption::NoSuid,
         MountOption::NoDev,
         MountOption::FSName(source),

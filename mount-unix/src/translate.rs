@@ -6,26 +6,31 @@ use std::fmt::Display;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 use imgfmt::error::full_message;
-use imgfmt::filesystem::files::{Attributes, Entry, FileSystem, NodeId, NodeKind};
+use imgfmt::filesystem::files::{Attributes, Content, Entry, FileSystem, NodeId, NodeKind};
 use imgfmt::tree::Tree;
+use imgfmt::tree::content::RawFile;
 use imgfmt::{Error, ExtentKind};
 
 use crate::attributes::{Owners, file_attr, file_type, unknown_attr};
 use crate::errno::errno;
 use crate::folders::OpenFolder;
+use crate::lock_folders::{LockFolders, is_lock, lock_number};
 use crate::mount::Log;
 use crate::readahead::{Bytes, OpenFile, Readahead};
 use crate::streams::{StreamName, Streams};
+use crate::writes::{self, Opened, wants_to_write};
 
 /// How long the kernel may keep what it was told: a year, since nothing changes.
 const FOR_LONG: Duration = Duration::from_secs(365 * 86_400);
@@ -40,17 +45,21 @@ const SEEK_EXTENTS: usize = 1 << 20;
 /// Requests that the kernel may keep under way in the background.
 const MAX_BACKGROUND: u16 = 64;
 
+/// Place of the first lock folder in a listing.
+const LOCKS: u64 = 1 << 48;
+
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
 
 /// A tree as a FUSE filesystem.
 pub(crate) struct Translate {
-    tree: Arc<Tree>,
+    pub(crate) tree: Arc<Tree>,
     owners: Owners,
     log: Log,
     readahead: Readahead,
     streams: Streams,
-    files: RwLock<HashMap<u64, Arc<OpenFile>>>,
+    pub(crate) locks: LockFolders,
+    files: RwLock<HashMap<u64, Opened>>,
     folders: RwLock<HashMap<u64, Arc<OpenFolder>>>,
     next_handle: AtomicU64,
 }
@@ -62,7 +71,7 @@ impl std::fmt::Debug for Translate {
 }
 
 /// What stands for an error number on its way to the kernel.
-type Answer<T> = Result<T, Errno>;
+pub(crate) type Answer<T> = Result<T, Errno>;
 
 impl Translate {
     pub(crate) fn new(tree: Arc<Tree>, owners: Owners, log: Log, readahead: Readahead) -> Self {
@@ -72,6 +81,7 @@ impl Translate {
             log,
             readahead,
             streams: Streams::default(),
+            locks: LockFolders::default(),
             files: RwLock::default(),
             folders: RwLock::default(),
             next_handle: AtomicU64::new(1),
@@ -86,7 +96,7 @@ impl Translate {
     }
 
     /// Runs what answers a call. A bug in a parser costs the one call, and neither a thread of the mount nor its reader.
-    fn answer<T>(
+    pub(crate) fn answer<T>(
         &self,
         action: impl Display,
         node: INodeNo,
@@ -104,6 +114,9 @@ impl Translate {
     }
 
     fn attributes(&self, node: NodeId) -> Result<Attributes, Error> {
+        if is_lock(node) {
+            return self.locks.attributes(node).ok_or_else(|| Error::NotFound("the lock is gone".to_owned()));
+        }
         let Some(stream) = self.streams.find(node) else { return self.tree.attributes(node) };
         let content = self.tree.open(stream.node, Some(&stream.name))?;
         let of_file = self.tree.attributes(stream.node)?;
@@ -111,13 +124,29 @@ impl Translate {
         Ok(Attributes { kind: NodeKind::File, len, allocated: len, links: 1, ..of_file })
     }
 
-    fn attr(&self, node: NodeId) -> Result<FileAttr, Error> {
+    pub(crate) fn attr(&self, node: NodeId) -> Result<FileAttr, Error> {
         Ok(file_attr(node, &self.attributes(node)?, &self.owners))
     }
 
+    /// How long the kernel may keep what it was told of a node.
+    pub(crate) fn keep(&self, node: NodeId) -> Duration {
+        // What takes writes is asked for again: it also changes by other ways than this mount.
+        if is_lock(node) || self.tree.writable(node).is_ok_and(|writable| writable.is_some()) {
+            NOT_AT_ALL
+        } else {
+            FOR_LONG
+        }
+    }
+
     /// Finds a name, or `file:stream`.
-    fn find(&self, folder: NodeId, name: &[u8]) -> Result<Option<NodeId>, Error> {
+    pub(crate) fn find(&self, folder: NodeId, name: &[u8]) -> Result<Option<NodeId>, Error> {
         if self.streams.find(folder).is_some() {
+            return Ok(None);
+        }
+        if let Some(node) = self.locks.find(folder, name) {
+            return Ok(Some(node));
+        }
+        if is_lock(folder) {
             return Ok(None);
         }
         if let Some(entry) = self.tree.lookup(folder, name)? {
@@ -135,12 +164,34 @@ impl Translate {
         self.streams.number(StreamName { node: entry.node, name: stream.to_vec() }).map(Some)
     }
 
-    fn open_file(&self, node: NodeId) -> Result<Arc<OpenFile>, Error> {
+    fn open_file(&self, node: NodeId) -> Result<Opened, Error> {
+        if is_lock(node) {
+            return Ok(Opened::Lock(node));
+        }
+        if let Some(view) = self.tree.writable(node)? {
+            return Ok(Opened::Writable(view));
+        }
         let content = match self.streams.find(node) {
             Some(stream) => self.tree.open(stream.node, Some(&stream.name))?,
             None => self.tree.open(node, None)?,
         };
-        Ok(self.readahead.file(node, content))
+        Ok(Opened::Read(self.readahead.file(node, content)))
+    }
+
+    /// The answer to an open, and to a creation: what can change is not kept by the kernel.
+    pub(crate) fn open_answer(&self, opened: Opened) -> (FileHandle, FopenFlags) {
+        let flags = match opened {
+            Opened::Read(_) => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
+            Opened::Writable(_) | Opened::Lock(_) => {
+                FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES | FopenFlags::FOPEN_NOFLUSH
+            }
+        };
+        (self.handle(&self.files, opened), flags)
+    }
+
+    /// The file behind a handle.
+    pub(crate) fn file(&self, handle: FileHandle) -> Answer<Opened> {
+        Self::opened(&self.files, handle).ok_or(Errno::EBADF)
     }
 
     fn handle<T>(&self, table: &RwLock<HashMap<u64, T>>, value: T) -> FileHandle {
@@ -161,7 +212,7 @@ impl Translate {
 
     /// The extended attributes of a node: its own, and its named streams as `user.NAME` as far as Linux allows their length.
     fn xattr_names(&self, node: NodeId) -> Result<Vec<u8>, Error> {
-        if self.streams.find(node).is_some() {
+        if is_lock(node) || self.streams.find(node).is_some() {
             return Ok(Vec::new());
         }
         let mut names: Vec<Vec<u8>> = self.tree.xattrs(node)?.into_iter().map(|xattr| xattr.name).collect();
@@ -181,7 +232,7 @@ impl Translate {
     }
 
     fn xattr(&self, node: NodeId, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        if self.streams.find(node).is_some() {
+        if is_lock(node) || self.streams.find(node).is_some() {
             return Ok(None);
         }
         if let Some(xattr) = self.tree.xattrs(node)?.into_iter().find(|xattr| xattr.name == name) {
@@ -198,14 +249,14 @@ impl Translate {
     }
 
     /// Where the next data or hole starts, at or behind `offset`; `None` where there is none.
-    fn seek(file: &OpenFile, offset: u64, whence: i32) -> Result<Option<u64>, Error> {
-        let len = file.content().len();
+    fn seek(content: &dyn Content, offset: u64, whence: i32) -> Result<Option<u64>, Error> {
+        let len = content.len();
         let mut at = offset;
         for _ in 0..SEEK_EXTENTS {
             if at >= len {
                 break;
             }
-            let extent = file.content().extent_at(at)?;
+            let extent = content.extent_at(at)?;
             let is_hole = extent.kind == ExtentKind::Zero;
             if is_hole == (whence == SEEK_HOLE) {
                 return Ok(Some(at));
@@ -234,6 +285,41 @@ impl Translate {
                 return Ok(());
             }
         }
+        if is_lock(node) || self.tree.has_writable_files(node)? {
+            return self.list_with_locks(node, folder, offset, &mut add);
+        }
+        self.list_tree(node, folder, offset, &mut add).map(|_| ())
+    }
+
+    /// Lists the entries of the tree, and those that live in memory, whose numbers are behind all that the tree's entries have.
+    fn list_with_locks(
+        &self,
+        node: NodeId,
+        folder: &OpenFolder,
+        offset: u64,
+        add: &mut dyn FnMut(&Entry, u64) -> bool,
+    ) -> Result<(), Error> {
+        if !is_lock(node) && offset < LOCKS && self.list_tree(node, folder, offset, add)?.is_break() {
+            return Ok(());
+        }
+        for entry in self.locks.list(node) {
+            let place = LOCKS.saturating_add(lock_number(entry.node));
+            if place >= offset && add(&entry, place.saturating_add(1)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the entries of the tree; breaks where there was no room for one.
+    fn list_tree(
+        &self,
+        node: NodeId,
+        folder: &OpenFolder,
+        offset: u64,
+        add: &mut dyn FnMut(&Entry, u64) -> bool,
+    ) -> Result<ControlFlow<()>, Error> {
+        let mut end = ControlFlow::Continue(());
         folder.visit(&*self.tree, offset.saturating_sub(2), |entry, next| {
             if entry.name.len() > MAX_NAME || entry.name.contains(&b'/') || entry.name.contains(&0) {
                 let name = String::from_utf8_lossy(&entry.name).into_owned();
@@ -244,8 +330,12 @@ impl Translate {
                 ));
                 return ControlFlow::Continue(());
             }
-            if add(entry, next.saturating_add(2)) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
+            if add(entry, next.saturating_add(2)) {
+                end = ControlFlow::Break(());
+            }
+            end
+        })?;
+        Ok(end)
     }
 
     /// What the kind of an entry is, with a look at the node only where the folder does not say.
@@ -284,7 +374,7 @@ impl Filesystem for Translate {
             None => Ok(None),
         });
         match found {
-            Ok(Some(attr)) => reply.entry(&FOR_LONG, &attr, Generation(0)),
+            Ok(Some(attr)) => reply.entry(&self.keep(NodeId(attr.ino.0)), &attr, Generation(0)),
             // Number 0 lets the kernel remember that there is no such name.
             Ok(None) => reply.entry(&FOR_LONG, &unknown_attr(NodeId(0), NodeKind::File, &self.owners), Generation(0)),
             Err(error) => reply.error(error),
@@ -293,7 +383,7 @@ impl Filesystem for Translate {
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.answer("look at", ino, |node| self.attr(node)) {
-            Ok(attr) => reply.attr(&FOR_LONG, &attr),
+            Ok(attr) => reply.attr(&self.keep(NodeId(ino.0)), &attr),
             Err(error) => reply.error(error),
         }
     }
@@ -305,11 +395,13 @@ impl Filesystem for Translate {
         }
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match self.answer("open", ino, |node| self.open_file(node)) {
-            Ok(file) => {
-                let handle = self.handle(&self.files, file);
-                reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+            // What programs take for a medium that cannot be written, so that they try again for reading.
+            Ok(Opened::Read(_)) if wants_to_write(flags) => reply.error(Errno::EROFS),
+            Ok(opened) => {
+                let (handle, flags) = self.open_answer(opened);
+                reply.opened(handle, flags);
             }
             Err(error) => reply.error(error),
         }
@@ -326,13 +418,140 @@ impl Filesystem for Translate {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some(file) = Self::opened(&self.files, fh) else { return reply.error(Errno::EBADF) };
         let action = format_args!("read {size} bytes at {offset:#x} of");
-        match self.answer(action, ino, |_| self.read_bytes(&file, offset, size)) {
-            Ok(Some(bytes)) => reply.data(bytes.as_slice()),
-            Ok(None) => reply.data(&[]),
+        let own = match self.file(fh) {
+            Ok(Opened::Read(file)) => match self.answer(action, ino, |_| self.read_bytes(&file, offset, size)) {
+                Ok(bytes) => return reply.data(bytes.as_ref().map_or(&[], Bytes::as_slice)),
+                Err(error) => Err(error),
+            },
+            Ok(Opened::Writable(view)) => self.answer(action, ino, |_| writes::read(&*view, offset, size)),
+            Ok(Opened::Lock(node)) => self.locks.read(node, offset, size),
+            Err(error) => Err(error),
+        };
+        match own {
+            Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(error),
         }
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.write_bytes(ino, fh, offset, data, flags) {
+            Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn fsync(&self, _: &Request, ino: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        writes::reply(self.flush_file(ino, fh), reply);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        writes::reply(self.allocate(ino, fh, offset, length, mode), reply);
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let is_other_owner = mode.is_some() || uid.is_some() || gid.is_some();
+        let changed = self.change(ino, size, is_other_owner);
+        match changed.and_then(|()| self.answer("look at", ino, |node| self.attr(node))) {
+            Ok(attr) => reply.attr(&NOT_AT_ALL, &attr),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn access(&self, _: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        if !self.tree.takes_writes() {
+            // The kernel does not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
+        writes::reply(if mask.contains(AccessFlags::W_OK) { self.check_writable(ino) } else { Ok(()) }, reply);
+    }
+
+    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        match self.make_lock(parent, name.as_bytes(), false) {
+            Ok(attr) => reply.entry(&NOT_AT_ALL, &attr, Generation(0)),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+        match self.make_lock(parent, name.as_bytes(), true) {
+            Ok(attr) => {
+                let (handle, flags) = self.open_answer(Opened::Lock(NodeId(attr.ino.0)));
+                reply.created(&NOT_AT_ALL, &attr, Generation(0), handle, flags);
+            }
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        writes::reply(self.remove_lock(parent, name.as_bytes(), true), reply);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        writes::reply(self.remove_lock(parent, name.as_bytes(), false), reply);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let from = (NodeId(parent.0), name.as_bytes());
+        writes::reply(self.rename_lock(from, (NodeId(newparent.0), newname.as_bytes()), flags), reply);
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
     }
 
     fn release(
@@ -351,11 +570,17 @@ impl Filesystem for Translate {
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let Some(file) = Self::opened(&self.files, fh) else { return reply.error(Errno::EBADF) };
         let (Ok(offset), SEEK_DATA | SEEK_HOLE) = (u64::try_from(offset), whence) else {
             return reply.error(Errno::EINVAL);
         };
-        match self.answer("read the map of", ino, |_| Self::seek(&file, offset, whence)) {
+        let found = self.file(fh).and_then(|opened| match opened {
+            Opened::Read(file) => self.answer("read the map of", ino, |_| Self::seek(file.content(), offset, whence)),
+            Opened::Writable(view) => {
+                self.answer("read the map of", ino, |_| Self::seek(&RawFile(view), offset, whence))
+            }
+            Opened::Lock(_) => Err(Errno::EINVAL),
+        });
+        match found {
             Ok(Some(at)) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
             Ok(None) => reply.error(Errno::ENXIO),
             Err(error) => reply.error(error),
@@ -364,7 +589,13 @@ impl Filesystem for Translate {
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let handle = self.handle(&self.folders, Arc::new(OpenFolder::new(NodeId(ino.0))));
-        reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+        // Lock folders come and go.
+        let node = NodeId(ino.0);
+        let changes = is_lock(node) || self.tree.has_writable_files(node).unwrap_or(true);
+        reply.opened(
+            handle,
+            if changes { FopenFlags::empty() } else { FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR },
+        );
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -386,7 +617,7 @@ impl Filesystem for Translate {
         let listed = self.answer("list", ino, |node| {
             self.list(node, &folder, offset, |entry, next| {
                 let (attr, ttl) = match self.attr(entry.node) {
-                    Ok(attr) => (attr, FOR_LONG),
+                    Ok(attr) => (attr, self.keep(entry.node)),
                     // It is listed all the same; whoever looks at it gets the error.
                     Err(_) => (unknown_attr(entry.node, self.kind_of(entry), &self.owners), NOT_AT_ALL),
                 };
@@ -407,6 +638,7 @@ impl Filesystem for Translate {
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
         let space = self.answer("measure", ino, |node| {
+            let node = if is_lock(node) { self.tree.root() } else { node };
             self.tree.space_at(self.streams.find(node).map_or(node, |stream| stream.node))
         });
         match space {

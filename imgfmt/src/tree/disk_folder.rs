@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::disk::{Disk, Slice};
+use crate::disk::{Disk, Slice, WritableDisk};
 use crate::error::{Error, Result, full_message};
 use crate::filesystem::files::Content;
 use crate::format::identity::Identity;
+use crate::overlay::Overlay;
 use crate::partition::signature::{container_type, recognise};
 use crate::partition::{Layout, Partition, read_layout};
 use crate::tree::content::{RawFile, TextFile};
 use crate::tree::notice::{self, README_NAME};
 use crate::view::offers;
+use crate::view::writable::{WritableView, writable_offers, writable_raw};
 use crate::volume::lvm2::{self, PhysicalVolume};
 
 /// First number of the files in a disk's folder.
@@ -53,6 +55,8 @@ pub enum Item {
         content: Arc<dyn Content>,
         /// Bytes that are not holes, as far as that is known.
         allocated: u64,
+        /// The same file where it takes writes.
+        writable: Option<Arc<WritableView>>,
     },
 }
 
@@ -65,10 +69,28 @@ impl Item {
     }
 }
 
+/// What a file in the folder holds.
+struct DiskFile {
+    content: Arc<dyn Content>,
+    writable: Option<Arc<WritableView>>,
+}
+
+impl DiskFile {
+    fn read_only(disk: Arc<impl Disk + 'static>) -> Self {
+        Self { content: Arc::new(RawFile(disk)), writable: None }
+    }
+
+    fn writable(view: Arc<WritableView>) -> Self {
+        Self { content: Arc::new(RawFile(Arc::<WritableView>::clone(&view))), writable: Some(view) }
+    }
+}
+
 /// The folder of one disk.
 pub struct DiskFolder {
     disk: Arc<dyn Disk>,
-    created: u64,
+    /// The disk with an overlay, which its files take writes into.
+    over: Option<Arc<dyn WritableDisk>>,
+    identity: Identity,
     /// How many of the items, the first, are the disk as a file.
     views: usize,
     items: Vec<(u64, Item)>,
@@ -88,9 +110,29 @@ impl std::fmt::Debug for DiskFolder {
 impl DiskFolder {
     /// Reads the partition table and LVM2's labels. What is damaged is told in the folder that it concerns, so this never fails.
     pub fn open(disk: Arc<dyn Disk>, identity: &Identity) -> Self {
+        let files = offers(&disk, "disk", identity).into_iter();
+        let files = files.map(|offer| (offer.name, offer.view.map(DiskFile::read_only))).collect();
+        Self::around(disk, None, identity, files)
+    }
+
+    /// The same disk with what is written to an overlay: its files, and those of its partitions, take writes. The folders of files show the disk without it.
+    pub fn over(&self, overlay: &Overlay) -> Result<Self> {
+        let disk = overlay.disk(Arc::clone(&self.disk))?;
+        let files = writable_offers(overlay, Arc::clone(&self.disk), "disk", &self.identity)?.into_iter();
+        let files = files.map(|offer| (offer.name, offer.view.map(DiskFile::writable))).collect();
+        Ok(Self::around(Arc::clone(&self.disk), Some(disk), &self.identity, files))
+    }
+
+    fn around(
+        disk: Arc<dyn Disk>,
+        over: Option<Arc<dyn WritableDisk>>,
+        identity: &Identity,
+        files: Vec<(String, Result<DiskFile, String>)>,
+    ) -> Self {
         let mut folder = Self {
             disk: Arc::clone(&disk),
-            created: identity.created(),
+            over,
+            identity: identity.clone(),
             views: 0,
             items: Vec::new(),
             by_number: HashMap::new(),
@@ -100,13 +142,13 @@ impl DiskFolder {
         };
         let layout = read_layout(&disk);
         let mut text = String::new();
-        for offer in offers(&disk, "disk", identity) {
-            match offer.view {
-                Ok(view) => {
-                    let len = view.len();
-                    folder.add_file(&offer.name, Arc::new(RawFile(view)), len);
-                }
-                Err(reason) => text += &notice::no_view(&offer.name, &reason),
+        if folder.over.is_some() {
+            text += notice::OVERLAY;
+        }
+        for (name, file) in files {
+            match file {
+                Ok(file) => folder.add_file(&name, file),
+                Err(reason) => text += &notice::no_view(&name, &reason),
             }
         }
         folder.views = folder.items.len();
@@ -114,8 +156,7 @@ impl DiskFolder {
             text += &notice::unreadable_table(&full_message(error));
         }
         if !text.is_empty() {
-            let len = text.len().try_into().unwrap_or(0);
-            folder.add_file(README_NAME, Arc::new(TextFile(text)), len);
+            folder.add_file(README_NAME, DiskFile { content: Arc::new(TextFile(text)), writable: None });
         }
         if let Ok(layout) = &layout {
             folder.add_layout(layout);
@@ -141,7 +182,12 @@ impl DiskFolder {
 
     /// Seconds since 1970 at its capture; 0 where that is not known.
     pub fn created(&self) -> u64 {
-        self.created
+        self.identity.created()
+    }
+
+    /// Says whether its files of disks take writes.
+    pub fn takes_writes(&self) -> bool {
+        self.over.is_some()
     }
 
     /// All that lies in the folder, with its numbers.
@@ -183,10 +229,21 @@ impl DiskFolder {
         self.items.push((number, item));
     }
 
-    fn add_file(&mut self, name: &str, content: Arc<dyn Content>, allocated: u64) {
+    fn add_file(&mut self, name: &str, file: DiskFile) {
         // Numbers follow the order of the table, which is the same whenever this disk is opened.
         let number = FILES.saturating_add(u64::try_from(self.items.len()).unwrap_or(0));
-        self.add(number, Item::File { name: self.free_name(name), content, allocated });
+        let DiskFile { content, writable } = file;
+        let allocated = content.len();
+        self.add(number, Item::File { name: self.free_name(name), content, allocated, writable });
+    }
+
+    /// A partition as a raw file.
+    fn partition_file(&self, disk: Arc<dyn Disk>, range: &Range<u64>) -> DiskFile {
+        let over = self.over.as_ref().and_then(|over| Slice::open(Arc::clone(over), range.clone()).ok());
+        match over {
+            Some(over) => DiskFile::writable(Arc::new(writable_raw(Arc::new(over)))),
+            None => DiskFile { content: Arc::new(RawFile(disk)), writable: None },
+        }
     }
 
     fn add_volume(&mut self, name: &str, source: Source) {
@@ -244,18 +301,19 @@ impl DiskFolder {
                 let group = volume.group_name().unwrap_or_default();
                 Source::Notice(notice::physical_volume(group, logical.iter().map(|volume| volume.name.as_str())))
             });
+            let file = self.partition_file(disk, &range);
             if let Ok(index) = u32::try_from(self.volumes.len()) {
                 self.ranges.insert(index, range);
             }
             self.add_volume(&name, source);
-            self.add_file(&format!("{name}.raw"), Arc::new(RawFile(Arc::clone(&disk))), disk.len());
+            self.add_file(&format!("{name}.raw"), file);
         }
         for volume in logical {
             match volume.disk {
                 Ok(disk) => {
                     let raw = format!("{}.raw", volume.name);
                     self.add_volume(&volume.name, Source::Disk(Arc::clone(&disk), raw.clone()));
-                    self.add_file(&raw, Arc::new(RawFile(Arc::clone(&disk))), disk.len());
+                    self.add_file(&raw, DiskFile { content: Arc::new(RawFile(disk)), writable: None });
                 }
                 Err(error) => {
                     let text = notice::unmapped(&volume.name, &full_message(&error));

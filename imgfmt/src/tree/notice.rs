@@ -102,6 +102,11 @@ pub fn unusable(number: u32, reason: &str) -> String {
     )
 }
 
+/// A disk that is shown with an overlay.
+pub const OVERLAY: &str = "The files of disks here take writes: disk.raw, the same disk as a file of other formats, and p1.raw and so on.\n\
+     All of it goes to one overlay file, so each of them shows at once what was written to another; the image is never written.\n\
+     The folders p1 and so on, and logical volumes, show what the image has, without the overlay.\n\n";
+
 /// A format that cannot show the disk.
 pub fn no_view(name: &str, reason: &str) -> String {
     format!("There is no {name}: {reason}.\n\n")

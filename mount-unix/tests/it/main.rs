@@ -11,3 +11,4 @@
 mod raw_files;
 mod served;
 mod trees;
+mod writable;
