@@ -8,7 +8,8 @@ use imgfmt::disk::Slice;
 use imgfmt::image::{Image, OpenOptions};
 use imgfmt::overlay::Overlay;
 use imgfmt::partition::{Layout, Partition, read_layout};
-use serve::{Export, ExportName, Exports, ServedDisk};
+use serve::server::Log;
+use serve::{Address, Export, ExportName, Exports, Limits, ServedDisk, Server};
 
 use crate::any_disk::AnyDisk;
 use crate::counted::{Counter, Counts};
@@ -55,6 +56,39 @@ impl Served {
         Ok(Self { any, disk, layout, image, overlay, counter })
     }
 
+    /// The image that the disk is in.
+    pub(crate) fn image(&self) -> Option<&Arc<Image>> {
+        self.image.as_ref()
+    }
+
+    /// The disk, without what is in the overlay.
+    pub(crate) fn base(&self) -> &AnyDisk {
+        &self.any
+    }
+
+    /// What takes the writes.
+    pub(crate) fn overlay(&self) -> Option<&Overlay> {
+        self.overlay.as_ref()
+    }
+
+    /// Listens for clients.
+    pub(crate) fn listen(
+        self: &Arc<Self>,
+        address: &Address,
+        connections: usize,
+        log: Box<Log>,
+    ) -> Result<Server, Failure> {
+        let limits = Limits { connections: connections.max(1), ..Limits::default() };
+        let exports: Arc<dyn Exports> = Arc::<Self>::clone(self);
+        let server = Server::bind(address, exports, limits, log)
+            .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", address_text(address))))?;
+        let place = server.place();
+        if place.is_public() {
+            eprintln!("hikae: warning: whoever can reach {place} can read this disk: NBD has no passwords");
+        }
+        Ok(server)
+    }
+
     /// What it is, for people.
     pub(crate) fn description(&self) -> &str {
         &self.any.from
@@ -85,6 +119,13 @@ impl Served {
         }
         let disk = self.counter.count(Arc::new(image.generation(entry.number)?));
         Ok(Some((ServedDisk::ReadOnly(disk), format!("generation {}", entry.number))))
+    }
+}
+
+fn address_text(address: &Address) -> String {
+    match address {
+        Address::Tcp(text) => text.clone(),
+        Address::Unix(path) => path.display().to_string(),
     }
 }
 

@@ -17,12 +17,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
-use imgfmt::image::OpenOptions;
+use imgfmt::image::{Image, OpenOptions};
 use imgfmt::tree::{Tree, TreeOptions};
+use serve::{Address, Limits, Stop};
 
 use crate::exit::{DONE, FAILED, Failure};
 use crate::image_name::{ImageName, choose};
+use crate::served::Served;
 use crate::source::{self, DiskOptions};
 use crate::text::{parse_size, printable};
 
@@ -33,15 +36,21 @@ const READY: &[u8] = b"mounted\n";
 /// Lines that are not logged again as long as they are among the last ones.
 const LAST_LINES: usize = 64;
 
-/// Shows an image or disk as a folder: its generations, their files, and their partitions and disks as raw files.
+/// Shows an image or disk as a folder: its generations, their files, and their partitions and disks as files.
 ///
-/// Returns when the mount is there, and leaves a process that serves it until `hikae umount DIR`.
+/// Everything is read-only; with --overlay the files of one disk take writes, which go to the overlay. Returns when the mount is there, and leaves a process that serves it until `hikae umount DIR`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// IMAGE (all generations), IMAGE@GEN (one), a virtual disk file, a raw file or a device.
     image: String,
     /// The folder to mount on; on Windows a drive letter (X:) or an empty folder.
     dir: PathBuf,
+    /// Let the disk files of the generation (the latest, where IMAGE names none) take writes: they go into this file, which is made where it is not there. The image is never written.
+    #[arg(long, value_name = "FILE")]
+    overlay: Option<PathBuf>,
+    /// Also serve the disk as a network block device, as `hikae serve` does: unix:PATH, or HOST:PORT (port 0 chooses one).
+    #[arg(long, value_name = "ADDRESS")]
+    nbd: Option<Address>,
     /// Most memory for decoded data.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
     cache: u64,
@@ -80,7 +89,8 @@ fn start(arguments: &Arguments) -> Result<u8, Failure> {
     if let Some(mut stdout) = child.stdout.take() {
         stdout.read_to_end(&mut said).map_err(failed)?;
     }
-    if said == READY {
+    if let Some(more) = said.strip_prefix(READY) {
+        eprint!("{}", String::from_utf8_lossy(more));
         let dir = arguments.dir.display().to_string();
         eprintln!("hikae: mounted on {}; end it with: hikae umount {0}", printable(&dir));
         return Ok(DONE);
@@ -99,7 +109,7 @@ fn serve(arguments: &Arguments, in_background: bool) -> Result<u8, Failure> {
     }
     let log = Arc::new(LogLines::open(arguments.log.as_deref(), in_background)?);
     let readahead_bytes = (arguments.cache / 4).min(64 << 20);
-    let tree = open(arguments, arguments.cache.saturating_sub(readahead_bytes))?;
+    let (tree, served) = open(arguments, arguments.cache.saturating_sub(readahead_bytes))?;
     let lines = Arc::clone(&log);
     let heard: Log = Arc::new(move |line: &str| lines.add(line));
     let source =
@@ -110,6 +120,10 @@ fn serve(arguments: &Arguments, in_background: bool) -> Result<u8, Failure> {
         allow_other: arguments.allow_other,
         readahead_bytes,
         options: &arguments.system,
+    };
+    let block_device = match (&served, &arguments.nbd) {
+        (Some(served), Some(address)) => Some(BlockDevice::start(served, address, &heard)?),
+        _ => None,
     };
     let mount = system::Mount::new(Arc::new(tree), wish, heard)?;
     let end = mount.ender();
@@ -123,11 +137,45 @@ fn serve(arguments: &Arguments, in_background: bool) -> Result<u8, Failure> {
         }
     };
     ctrlc::set_handler(handler).map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))?;
+    let place =
+        block_device.as_ref().map(|device| format!("hikae: the disk is at {}\n", device.place)).unwrap_or_default();
     if in_background {
-        say_ready()?;
+        say_ready(&place)?;
+    } else {
+        eprint!("{place}");
     }
-    mount.serve()?;
+    let ended = mount.serve();
+    drop(block_device);
+    // What was written is durable, however the mount ended.
+    served.map_or(Ok(()), |served| served.flush())?;
+    ended?;
     Ok(DONE)
+}
+
+/// The disk as a network block device, as long as this value lives.
+struct BlockDevice {
+    place: String,
+    stop: Stop,
+    server: Option<JoinHandle<()>>,
+}
+
+impl BlockDevice {
+    fn start(served: &Arc<Served>, address: &Address, log: &Log) -> Result<Self, Failure> {
+        let log = Arc::clone(log);
+        let server = served.listen(address, Limits::default().connections, Box::new(move |line: &str| log(line)))?;
+        let (place, stop) = (server.place().to_string(), server.stopper());
+        Ok(Self { place, stop, server: Some(std::thread::spawn(move || server.run())) })
+    }
+}
+
+impl Drop for BlockDevice {
+    fn drop(&mut self) {
+        self.stop.stop();
+        if let Some(server) = self.server.take() {
+            // It has said itself what went wrong.
+            let _ = server.join();
+        }
+    }
 }
 
 /// Hears what goes wrong while a mount is served.
@@ -150,29 +198,45 @@ pub(super) fn unmount(dir: &Path, lazy: bool) -> Result<(), Failure> {
     system::unmount(dir, lazy)
 }
 
-/// Opens what is to be seen.
-fn open(arguments: &Arguments, cache_bytes: u64) -> Result<Tree, Failure> {
+/// Opens what is to be seen; with an overlay or a block device also the disk that it is about.
+fn open(arguments: &Arguments, cache_bytes: u64) -> Result<(Tree, Option<Arc<Served>>), Failure> {
     let name = ImageName::parse(&arguments.image);
-    let options = TreeOptions::default();
-    if !name.is_hikae() {
-        let opened = source::open(&name.path, name.generation.as_deref(), None, &arguments.disk)?;
-        opened.tell_notes();
-        return Ok(Tree::of_disk(opened.source.disk, &name.identity_of_file(), &options));
-    }
-    for folder in [name.path.parent().unwrap_or(Path::new(""))].into_iter().chain(arguments.packs.iter().map(|p| &**p))
-    {
-        guard_hidden(folder, &arguments.dir)?;
-    }
-    let image = name.open_with(&arguments.packs, &OpenOptions { cache_bytes })?;
-    match &name.generation {
-        None => Ok(Tree::of_image(image, &options)),
-        Some(wish) => {
-            let entry = choose(&image, wish)?;
-            let disk = image.generation(entry.number)?;
-            let identity = disk.record().identity();
-            Ok(Tree::of_disk(Arc::new(disk), &identity, &options))
+    if name.is_hikae() {
+        let packs = arguments.packs.iter().map(|path| &**path);
+        for folder in [name.path.parent().unwrap_or(Path::new(""))].into_iter().chain(packs) {
+            guard_hidden(folder, &arguments.dir)?;
         }
     }
+    let overlay = arguments.overlay.as_deref();
+    if overlay.is_some() || arguments.nbd.is_some() {
+        let served = Served::open(&name, &arguments.packs, cache_bytes, &arguments.disk, overlay)?;
+        let base = served.base();
+        let tree = match served.image() {
+            Some(image) => tree_of_image(image, &name)?,
+            None => Tree::of_disk(Arc::clone(&base.disk), &name.identity_of_file(), &TreeOptions::default()),
+        };
+        let tree = match served.overlay() {
+            Some(overlay) => tree.with_overlay(base.generation.unwrap_or_default(), overlay)?,
+            None => tree,
+        };
+        return Ok((tree, Some(Arc::new(served))));
+    }
+    if name.is_hikae() {
+        let image = name.open_with(&arguments.packs, &OpenOptions { cache_bytes })?;
+        return Ok((tree_of_image(&image, &name)?, None));
+    }
+    let opened = source::open(&name.path, name.generation.as_deref(), None, &arguments.disk)?;
+    opened.tell_notes();
+    Ok((Tree::of_disk(opened.source.disk, &name.identity_of_file(), &TreeOptions::default()), None))
+}
+
+/// All generations of an image, or the one that `name` says.
+fn tree_of_image(image: &Arc<Image>, name: &ImageName) -> Result<Tree, Failure> {
+    let options = TreeOptions::default();
+    let Some(wish) = &name.generation else { return Ok(Tree::of_image(Arc::clone(image), &options)) };
+    let disk = image.generation(choose(image, wish)?.number)?;
+    let identity = disk.record().identity();
+    Ok(Tree::of_disk(Arc::new(disk), &identity, &options))
 }
 
 /// Refuses a mount that would hide the packs that it is made of.
@@ -187,11 +251,15 @@ fn guard_hidden(folder: &Path, dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Tells the process that waits, and lets go of everything that it was given.
-fn say_ready() -> Result<(), Failure> {
+/// Tells the process that waits, with what it is to print, and lets go of everything that it was given.
+fn say_ready(print: &str) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::Failed(format!("cannot go into the background: {error}"));
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(READY).and_then(|()| stdout.flush()).map_err(failed)?;
+    stdout
+        .write_all(READY)
+        .and_then(|()| stdout.write_all(print.as_bytes()))
+        .and_then(|()| stdout.flush())
+        .map_err(failed)?;
     system::let_go_of_output().map_err(failed)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imgfmt::error::full_message;
 use serde_json::json;
-use serve::{Address, Limits, Server};
+use serve::Address;
 
 use crate::exit::{DONE, FAILED, Failure};
 use crate::image_name::ImageName;
@@ -48,11 +48,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let name = ImageName::parse(&arguments.image);
     let served = Served::open(&name, &arguments.packs, arguments.cache, &arguments.disk, arguments.overlay.as_deref())?;
     let served = Arc::new(served);
-    let limits = Limits { connections: arguments.connections.max(1), ..Limits::default() };
-    let exports: Arc<dyn serve::Exports> = Arc::<Served>::clone(&served);
     let log = Box::new(|line: &str| eprintln!("hikae: {}", printable(line)));
-    let server = Server::bind(&arguments.nbd, exports, limits, log)
-        .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", address_text(&arguments.nbd))))?;
+    let server = served.listen(&arguments.nbd, arguments.connections, log)?;
     let stop = server.stopper();
     let asked = std::sync::atomic::AtomicBool::new(false);
     let handler = move || {
@@ -63,9 +60,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     };
     ctrlc::set_handler(handler).map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))?;
     let place = server.place().clone();
-    if place.is_public() {
-        eprintln!("hikae: warning: whoever can reach {place} can read this disk: NBD has no passwords");
-    }
     // The line says that clients can connect now.
     if arguments.json {
         println!("{}", json!({"uri": place.to_string(), "writable": served.is_writable()}));
@@ -80,11 +74,4 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         eprintln!("hikae: {}", served.counts().text());
     }
     Ok(DONE)
-}
-
-fn address_text(address: &Address) -> String {
-    match address {
-        Address::Tcp(text) => text.clone(),
-        Address::Unix(path) => path.display().to_string(),
-    }
 }

@@ -35,3 +35,4 @@ mod unreadable;
 mod views;
 mod volumes;
 mod windows;
+mod writable_mount;
