@@ -27,8 +27,9 @@ const STRUCTURE: &str = "map page";
 
 /// A page of the map: layer, level, and its number among the pages of this level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Key {
-    layer: usize,
+pub(super) struct Key {
+    /// The layer.
+    pub(super) layer: usize,
     level: u8,
     index: u64,
 }
@@ -385,21 +386,16 @@ impl Map {
         }
     }
 
-    /// Writes all changed pages, those below before those above. What fails is still changed, and the map is as it was.
-    pub(super) fn write(&mut self, medium: &Medium, space: &mut Space, roots: &mut [Root]) -> Result<()> {
-        for level in 0..=MAX_LEVEL {
-            let changed = self.pages.iter().filter(|(key, cached)| cached.changed && key.level == level);
-            let mut keys: Vec<Key> = changed.map(|(key, _)| *key).collect();
-            keys.sort_unstable();
-            for key in keys {
-                self.write_page(medium, space, roots, key)?;
-            }
-        }
-        Ok(())
+    /// The changed pages of a level.
+    pub(super) fn changed_at(&self, level: u8) -> Vec<Key> {
+        let changed = self.pages.iter().filter(|(key, cached)| cached.changed && key.level == level);
+        let mut keys: Vec<Key> = changed.map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        keys
     }
 
-    fn write_page(&mut self, medium: &Medium, space: &mut Space, roots: &mut [Root], key: Key) -> Result<()> {
-        let Some(root) = roots.get_mut(key.layer) else { return Ok(()) };
+    /// Writes a changed page of the layer with this root; those below it were written before. Where that fails it is still changed, and the map is as it was.
+    pub(super) fn write_page(&mut self, medium: &Medium, space: &mut Space, root: &mut Root, key: Key) -> Result<()> {
         let page = self.page(medium, space, key, Place::default())?;
         let is_root = key.level == root.level;
         let (parent, at) = key.parent();

@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::error::{Error, Result};
 use crate::overlay::file::Storage;
 use crate::overlay::layout::{
-    Commit, DISK_KEY, Entry, FIRST_SLOT, HOLDER_SLOT, Header, LayerState, MAX_LAYERS, Place, Proof, Run, SLOT, SLOT_LEN,
+    Commit, DISK_KEY, Entry, FIRST_SLOT, HOLDER_SLOT, Header, LayerState, MAX_LAYERS, MAX_LEVEL, Place, Proof, Run,
+    SLOT, SLOT_LEN,
 };
 use crate::overlay::map::{Found, Map, Root};
 use crate::overlay::medium::Medium;
@@ -385,22 +386,33 @@ impl Shared {
         self.commit_now(&writing)
     }
 
-    fn commit_now(&self, _: &Writing<'_>) -> Result<()> {
-        let commit = {
-            let State { map, space, layers, sequence, changed, .. } = &mut *self.state();
-            if !map.is_changed() && !*changed {
+    /// Writes all changed pages of the map, those below before those above. Who holds the right to write changes nothing meanwhile, so
+    /// readers are let in between any two pages: the map means the same whichever of its pages have places in the file.
+    fn write_map(&self, _: &Writing<'_>) -> Result<()> {
+        for level in 0..=MAX_LEVEL {
+            let keys = self.state().map.changed_at(level);
+            for key in keys {
+                let State { map, space, layers, .. } = &mut *self.state();
+                let Some(layer) = layers.get_mut(key.layer) else { continue };
+                map.write_page(&self.medium, space, &mut layer.root, key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_now(&self, writing: &Writing<'_>) -> Result<()> {
+        {
+            let state = &mut *self.state();
+            if !state.map.is_changed() && !state.changed {
                 return Ok(());
             }
             // Pages count as unchanged once they are written, but until the commit names them nothing of it is durable: where it fails
             // from here on, the next flush must not find that there is nothing to do.
-            *changed = true;
-            let mut roots: Vec<Root> = layers.iter().map(|layer| layer.root).collect();
-            let written = map.write(&self.medium, space, &mut roots);
-            // Where only some pages were written, these have their new places all the same.
-            for (layer, root) in layers.iter_mut().zip(roots) {
-                layer.root = root;
-            }
-            written?;
+            state.changed = true;
+        }
+        self.write_map(writing)?;
+        let commit = {
+            let State { space, layers, sequence, .. } = &mut *self.state();
             let free = space.write_list(&self.medium)?;
             let layers = layers.iter().map(|layer| LayerState {
                 key: layer.key.clone(),
