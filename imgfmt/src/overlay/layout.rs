@@ -28,6 +28,8 @@ pub(super) const MAX_LAYERS: usize = 16;
 pub(super) const RUNS: usize = 510;
 /// Most slots in one run of the free list.
 pub(super) const MAX_RUN: u64 = 0xffff;
+/// Commits have numbers below this one, so that there is always a next one.
+const MAX_SEQUENCE: u64 = 1 << 63;
 /// Slots have numbers below this one.
 pub(super) const MAX_SLOTS: u64 = 1 << 48;
 /// Most bytes of a base's name that are kept.
@@ -425,6 +427,9 @@ impl Commit {
         let slots = raw.slots.get();
         if !(FIRST_SLOT..MAX_SLOTS).contains(&slots) {
             return Err(corrupt("the number of slots is out of range"));
+        }
+        if !(1..MAX_SEQUENCE).contains(&raw.sequence.get()) {
+            return Err(corrupt("its number is out of range"));
         }
         let place = |slot: u64, checksum: u32| {
             let place = Place { slot, checksum };
