@@ -6,12 +6,15 @@ use std::sync::Arc;
 use crate::disk::{Disk, Extent, ExtentKind, WritableDisk, buf_len, check_range};
 use crate::error::{Error, Result};
 use crate::overlay::ResizableDisk;
-use crate::overlay::layout::{ALL, ENTRIES, Entry, SECTOR, SLOT, SLOT_LEN};
+use crate::overlay::layout::{ALL, ENTRIES, Entry, Place, SECTOR, SLOT, SLOT_LEN};
 use crate::overlay::map::{Found, MAX_ZERO};
 use crate::overlay::shared::{Shared, Writing};
 
 /// What blocks are called in messages.
 const STRUCTURE: &str = "data block";
+/// Bytes of a sector.
+const SECTOR_BYTES: usize = 512;
+const _: () = assert!(SECTOR == 512);
 /// Bytes that one page of the map describes, and that are written at once.
 const WINDOW: u64 = SLOT_LEN * 256;
 const _: () = assert!(ENTRIES == 256);
@@ -50,6 +53,26 @@ fn part_of(block: u64, range: &Range<u64>) -> Range<u64> {
     range.start.saturating_sub(start)..range.end.saturating_sub(start).min(SLOT_LEN)
 }
 
+/// Where the whole blocks from `block` on lie that follow each other in the file as they do on the disk, up to byte `end` of the disk.
+fn full_run(found: &Found, block: u64, end: u64) -> Vec<Place> {
+    let blocks = block..end.min(found.end().saturating_mul(SLOT_LEN)) / SLOT_LEN;
+    let first = found.entry(block).place.slot;
+    let entries = blocks.map(|block| found.entry(block)).zip(first..);
+    entries.map_while(|(entry, slot)| (entry.data == ALL && entry.place.slot == slot).then_some(entry.place)).collect()
+}
+
+/// The base's bytes of the sectors that a write cuts, read before the right to write is waited for: the base may be slow, and others write meanwhile.
+///
+/// What the base has never changes, so bytes that were read early are right. Where a sector is missing here, it is read when it is needed.
+struct Cut(Vec<(u64, [u8; SECTOR_BYTES])>);
+
+impl Cut {
+    /// What the base has of a sector, by its first byte.
+    fn get(&self, start: u64) -> Option<&[u8; SECTOR_BYTES]> {
+        self.0.iter().find(|(at, _)| *at == start).map(|(_, bytes)| bytes)
+    }
+}
+
 impl LayerDisk {
     pub(super) fn new(shared: Arc<Shared>, layer: usize, base: Arc<dyn Disk>) -> Self {
         Self { shared, layer, base }
@@ -80,8 +103,16 @@ impl LayerDisk {
             let to = buf.get_mut(indices(&(at..at.saturating_add(part.end.saturating_sub(part.start)))));
             let to = to.expect("the buffer is as long as the range");
             if entry.data == ALL && to.len() == SLOT {
+                let places = full_run(found, block, range.end);
+                let blocks = u64::try_from(places.len()).expect("at most what a page describes");
+                let end = at.saturating_add(SLOT_LEN.saturating_mul(blocks));
+                let to = buf.get_mut(indices(&(at..end))).expect("whole blocks of the range");
                 self.shared.medium().read(entry.place.slot, to)?;
-                self.shared.medium().prove(to, entry.place, STRUCTURE)?;
+                for (bytes, place) in to.chunks(SLOT).zip(&places) {
+                    self.shared.medium().prove(bytes, *place, STRUCTURE)?;
+                }
+                block = block.saturating_add(blocks);
+                continue;
             } else if entry.is_zero() {
                 to.fill(0);
             } else {
@@ -112,8 +143,24 @@ impl LayerDisk {
         Ok(())
     }
 
+    /// Reads what the base has of the sectors that begin or end within `range`, as far as they are silent now and can be read.
+    fn read_cut(&self, range: &Range<u64>) -> Result<Cut> {
+        let mut cut = Cut(Vec::new());
+        for edge in [range.start, range.end].into_iter().filter(|edge| !edge.is_multiple_of(SECTOR)) {
+            let start = (edge / SECTOR).saturating_mul(SECTOR);
+            let entry = self.shared.find(self.layer, start / SLOT_LEN)?.entry(start / SLOT_LEN);
+            let mut bytes = [0; SECTOR_BYTES];
+            let is_silent = !has(entry.data | entry.zero, start % SLOT_LEN / SECTOR);
+            // An error is told where the bytes are needed in the end: somebody else may write the whole sector first.
+            if is_silent && self.read_base(&mut bytes, start).is_ok() {
+                cut.0.push((start, bytes));
+            }
+        }
+        Ok(cut)
+    }
+
     /// Writes a part of the disk that one page of the map describes.
-    fn write_window(&self, writing: &Writing<'_>, bytes: &[u8], offset: u64) -> Result<()> {
+    fn write_window(&self, writing: &Writing<'_>, cut: &Cut, bytes: &[u8], offset: u64) -> Result<()> {
         let range = offset..offset.saturating_add(buf_len(bytes));
         let first = range.start / SLOT_LEN;
         let found = self.shared.find(self.layer, first)?;
@@ -140,7 +187,7 @@ impl LayerDisk {
                 continue;
             }
             let (touched, covered) = masks(&part);
-            let slot = self.merge(block, entry, &part, from, touched & !covered)?;
+            let slot = self.merge(block, entry, &part, from, (touched & !covered, cut))?;
             let entry = Entry { data: entry.data | touched, zero: entry.zero & !touched, ..Entry::SILENT };
             entries.push((block, entry, true));
             data.extend_from_slice(&slot);
@@ -148,8 +195,15 @@ impl LayerDisk {
         self.shared.put(writing, self.layer, entries, &data)
     }
 
-    /// The slot for a block of which a part is written: that part, the sectors that the overlay has, and what the sectors in `cut` had before.
-    fn merge(&self, block: u64, entry: Entry, part: &Range<u64>, from: &[u8], cut: u8) -> Result<[u8; SLOT]> {
+    /// The slot for a block of which a part is written: that part, the sectors that the overlay has, and what the sectors in the mask had before.
+    fn merge(
+        &self,
+        block: u64,
+        entry: Entry,
+        part: &Range<u64>,
+        from: &[u8],
+        (mask, cut): (u8, &Cut),
+    ) -> Result<[u8; SLOT]> {
         let mut slot = match entry.data {
             0 => [0; SLOT],
             _ => self.shared.medium().read_slot(entry.place, STRUCTURE)?,
@@ -161,8 +215,11 @@ impl LayerDisk {
                 of_sector.fill(0);
             } else if !has(entry.data, sector) {
                 of_sector.fill(0);
-                if has(cut, sector) {
-                    self.read_base(of_sector, block.saturating_mul(SLOT_LEN).saturating_add(start))?;
+                let start = block.saturating_mul(SLOT_LEN).saturating_add(start);
+                match cut.get(start) {
+                    _ if !has(mask, sector) => {}
+                    Some(bytes) => of_sector.copy_from_slice(bytes),
+                    None => self.read_base(of_sector, start)?,
                 }
             }
         }
@@ -173,7 +230,7 @@ impl LayerDisk {
     }
 
     /// Makes a part of one block zero.
-    fn zero_part(&self, writing: &Writing<'_>, block: u64, part: &Range<u64>) -> Result<()> {
+    fn zero_part(&self, writing: &Writing<'_>, known: &Cut, block: u64, part: &Range<u64>) -> Result<()> {
         let start = block.saturating_mul(SLOT_LEN);
         let first = part.start.div_ceil(SECTOR).saturating_mul(SECTOR).min(part.end);
         let last = (part.end / SECTOR).saturating_mul(SECTOR).max(first);
@@ -181,7 +238,7 @@ impl LayerDisk {
             if !cut.is_empty() {
                 let zeros = [0; SLOT];
                 let zeros = zeros.get(..indices(&(0..cut.end.saturating_sub(cut.start))).end).unwrap_or_default();
-                self.write_window(writing, zeros, start.saturating_add(cut.start))?;
+                self.write_window(writing, known, zeros, start.saturating_add(cut.start))?;
             }
         }
         let (_, covered) = masks(&(first..last));
@@ -193,7 +250,7 @@ impl LayerDisk {
     }
 
     /// Makes a range zero that lies inside the layer.
-    fn zero_range(&self, writing: &Writing<'_>, range: Range<u64>, len: u64) -> Result<()> {
+    fn zero_range(&self, writing: &Writing<'_>, cut: &Cut, range: Range<u64>, len: u64) -> Result<()> {
         self.shared.commit_if_due(writing)?;
         let whole_from = range.start.div_ceil(SLOT_LEN);
         // The last block is whole where it reaches to the end of the disk.
@@ -202,19 +259,26 @@ impl LayerDisk {
             // No block is covered: the range lies in one, or in two.
             let block = range.start / SLOT_LEN;
             let first = part_of(block, &range);
-            self.zero_part(writing, block, &first)?;
+            self.zero_part(writing, cut, block, &first)?;
             let second = part_of(block.saturating_add(1), &range);
             if range.end > block.saturating_add(1).saturating_mul(SLOT_LEN) {
-                self.zero_part(writing, block.saturating_add(1), &second)?;
+                self.zero_part(writing, cut, block.saturating_add(1), &second)?;
             }
             return Ok(());
         }
         if !range.start.is_multiple_of(SLOT_LEN) {
             let block = range.start / SLOT_LEN;
-            self.zero_part(writing, block, &part_of(block, &range))?;
+            self.zero_part(writing, cut, block, &part_of(block, &range))?;
         }
         let mut at = whole_from;
         while at < whole_to {
+            // A container may be longer than anything that was ever in it: what is zero already is passed over, however long.
+            if let Found::Alike(entry, blocks) = self.shared.find(self.layer, at)?
+                && (entry.is_zero() || (entry.is_silent() && at.saturating_mul(SLOT_LEN) >= self.base.len()))
+            {
+                at = blocks.end.min(whole_to);
+                continue;
+            }
             // Pieces end at multiples of their size, so that whole pages become one entry.
             let end = (at / MAX_ZERO).saturating_add(1).saturating_mul(MAX_ZERO).min(whole_to);
             self.shared.commit_if_due(writing)?;
@@ -222,7 +286,7 @@ impl LayerDisk {
             at = end;
         }
         if whole_to.saturating_mul(SLOT_LEN) < range.end {
-            self.zero_part(writing, whole_to, &part_of(whole_to, &range))?;
+            self.zero_part(writing, cut, whole_to, &part_of(whole_to, &range))?;
         }
         Ok(())
     }
@@ -299,14 +363,17 @@ impl Disk for LayerDisk {
 
 impl WritableDisk for LayerDisk {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let end = check_range(offset, buf_len(bytes), self.len())?;
+        let cut = self.read_cut(&(offset..end))?;
         let writing = self.shared.write()?;
+        // A container may have become shorter.
         check_range(offset, buf_len(bytes), self.len())?;
         let (mut bytes, mut offset) = (bytes, offset);
         while !bytes.is_empty() {
             let room = WINDOW.saturating_sub(offset % WINDOW);
             let (part, rest) = bytes.split_at(indices(&(0..room.min(buf_len(bytes)))).end);
             self.shared.commit_if_due(&writing)?;
-            self.write_window(&writing, part, offset)?;
+            self.write_window(&writing, &cut, part, offset)?;
             offset = offset.saturating_add(buf_len(part));
             bytes = rest;
         }
@@ -314,10 +381,12 @@ impl WritableDisk for LayerDisk {
     }
 
     fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
+        let end = check_range(offset, len, self.len())?;
+        let cut = self.read_cut(&(offset..end))?;
         let writing = self.shared.write()?;
         let whole = self.len();
-        let end = check_range(offset, len, whole)?;
-        if len == 0 { Ok(()) } else { self.zero_range(&writing, offset..end, whole) }
+        check_range(offset, len, whole)?;
+        if len == 0 { Ok(()) } else { self.zero_range(&writing, &cut, offset..end, whole) }
     }
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
@@ -326,7 +395,7 @@ impl WritableDisk for LayerDisk {
         let end = check_range(offset, len, whole)?;
         let start = offset.div_ceil(SECTOR).saturating_mul(SECTOR);
         let end = if end == whole { end } else { (end / SECTOR).saturating_mul(SECTOR) };
-        if start < end { self.zero_range(&writing, start..end, whole) } else { Ok(()) }
+        if start < end { self.zero_range(&writing, &Cut(Vec::new()), start..end, whole) } else { Ok(()) }
     }
 
     fn flush(&self) -> Result<()> {
@@ -343,7 +412,7 @@ impl ResizableDisk for LayerDisk {
         }
         if len < before {
             // What is cut off must not come back from the base when it grows again.
-            self.zero_range(&writing, len..before, before)?;
+            self.zero_range(&writing, &Cut(Vec::new()), len..before, before)?;
         }
         self.shared.set_len(&writing, self.layer, len);
         Ok(())

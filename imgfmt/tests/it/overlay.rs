@@ -423,6 +423,97 @@ fn many_threads_write_and_read_one_overlay() {
     }
 }
 
+/// A base whose reads take as long as nobody lets them go on.
+struct Slow {
+    disk: Arc<dyn Disk>,
+    gate: std::sync::RwLock<()>,
+}
+
+impl Disk for Slow {
+    fn len(&self) -> u64 {
+        self.disk.len()
+    }
+    fn sector_size(&self) -> u32 {
+        self.disk.sector_size()
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let _open = self.gate.read().unwrap();
+        self.disk.read_at(buf, offset)
+    }
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        self.disk.extent_at(offset)
+    }
+}
+
+#[test]
+fn a_write_that_waits_for_the_base_keeps_no_other_write_waiting() {
+    let (mut model, base) = base(18);
+    let about = about(&*base);
+    let slow = Arc::new(Slow { disk: base, gate: std::sync::RwLock::new(()) });
+    let overlay = Overlay::create_on(Arc::new(VolatileStorage::default()), &about).unwrap();
+    let disk = overlay.disk(Arc::<Slow>::clone(&slow)).unwrap();
+    let shut = slow.gate.write().unwrap();
+    let (started, waits) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            started.send(()).unwrap();
+            // Both ends lie within sectors that only the base has.
+            disk.write_at(&[1; 2000], 2_000_100)
+        });
+        waits.recv().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(!writer.is_finished());
+        // Whole sectors need nothing of the base; the second one is what the waiting write cuts.
+        disk.write_at(&[2; 1024], 1 << 20).unwrap();
+        disk.write_at(&[3; 512], 2_000_100 / 512 * 512).unwrap();
+        disk.flush().unwrap();
+        drop(shut);
+        writer.join().unwrap().unwrap();
+    });
+    model[1 << 20..(1 << 20) + 1024].fill(2);
+    model[2_000_100 / 512 * 512..2_000_100].fill(3);
+    model[2_000_100..2_002_100].fill(1);
+    disk_suite(&*disk, &model, 19);
+}
+
+#[test]
+fn blocks_that_follow_each_other_are_read_at_once() {
+    let (_, base) = base(23);
+    let storage = VolatileStorage::default();
+    let overlay = Overlay::create_on(Arc::new(storage.clone()), &about(&*base)).unwrap();
+    let disk = overlay.disk(base).unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    Random::new(24).fill(&mut bytes);
+    disk.write_at(&bytes, 4096 * 3).unwrap();
+    // One block in the middle lies elsewhere now.
+    disk.write_at(&[5; 4096], 4096 * 100).unwrap();
+    bytes[4096 * 97..4096 * 98].fill(5);
+    let before = storage.reads();
+    assert!(read(&*disk, 4096 * 3, 1 << 20) == bytes);
+    // Blocks 3 to 99, 100, 101 to 255, and those of the next page of the map.
+    assert_eq!(storage.reads() - before, 4);
+}
+
+#[test]
+fn a_container_that_was_made_absurdly_long_becomes_short_again() {
+    let (start, base) = base(25);
+    let overlay = Overlay::create_on(Arc::new(VolatileStorage::default()), &about(&*base)).unwrap();
+    let disk = overlay.container("vmdk", base).unwrap();
+    let (done, waits) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        disk.set_len(i64::MAX as u64).unwrap();
+        disk.write_at(&[1; 700], 1 << 60).unwrap();
+        disk.set_len(1 << 20).unwrap();
+        disk.set_len(i64::MAX as u64).unwrap();
+        assert!(read(&*disk, 0, 1 << 20) == start[..1 << 20]);
+        for at in [1 << 20, 2 << 20, 1 << 60, i64::MAX as u64 - 1000] {
+            assert_eq!(read(&*disk, at, 1000), [0; 1000]);
+        }
+        done.send(()).unwrap();
+    });
+    waits.recv_timeout(std::time::Duration::from_secs(30)).expect("it takes no time");
+}
+
 #[test]
 fn damage_is_an_error_and_never_data() {
     let (mut model, base) = base(16);

@@ -19,6 +19,8 @@ struct State {
     left: Option<u64>,
     /// Only syncs fail.
     sync_fails: bool,
+    /// How often it was read.
+    reads: u64,
     /// Bytes that it can hold, where that is limited.
     room: Option<usize>,
 }
@@ -67,6 +69,10 @@ impl VolatileStorage {
         left
     }
 
+    pub(crate) fn reads(&self) -> u64 {
+        self.0.lock().unwrap().reads
+    }
+
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.0.lock().unwrap().seen.clone()
     }
@@ -85,7 +91,8 @@ impl VolatileStorage {
 
 impl Storage for VolatileStorage {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let state = self.0.lock().unwrap();
+        let mut state = self.0.lock().unwrap();
+        state.reads += 1;
         let offset = offset as usize;
         let from = state.seen.get(offset..offset + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(from);
