@@ -15,6 +15,7 @@ mod vhd;
 mod vhdx;
 mod vmdk;
 pub mod writable;
+mod zeroed;
 
 use std::sync::Arc;
 

@@ -21,6 +21,17 @@ enum Piece {
     Disk,
 }
 
+/// A table of the file whose entries, of 8 bytes, can say that a unit of the disk is zero.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ZeroMap {
+    /// Where it lies in the file. Its first entry is of the disk's first unit.
+    pub(super) start: u64,
+    /// The bit of an entry that says so.
+    pub(super) bit: [u8; WIDEST],
+    /// Bytes of a unit.
+    pub(super) unit: u64,
+}
+
 /// What a run of the file is to who writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Run {
@@ -28,6 +39,8 @@ pub(super) enum Run {
     Structure,
     /// A table that says where the disk lies.
     Table,
+    /// A table that says that too, and which units of the disk are zero.
+    ZeroMap,
     /// The disk.
     Disk,
     /// The zeros behind the disk, up to the next unit of the format.
@@ -46,12 +59,13 @@ pub(super) struct Builder {
     parts: Vec<Part>,
     end: u64,
     data: u64,
+    zero_map: Option<ZeroMap>,
 }
 
 impl Builder {
     /// An empty file around `disk`.
     pub(super) fn new(disk: Arc<dyn Disk>) -> Self {
-        Self { disk, parts: Vec::new(), end: 0, data: 0 }
+        Self { disk, parts: Vec::new(), end: 0, data: 0, zero_map: None }
     }
 
     fn push(mut self, len: u64, piece: Piece) -> Self {
@@ -78,6 +92,18 @@ impl Builder {
         self.push(len, Piece::Table(width, Box::new(entry)))
     }
 
+    /// Adds such a table, whose entries can also have a bit that says that their unit of the disk is zero.
+    pub(super) fn zero_map(
+        mut self,
+        count: u64,
+        entry: impl Fn(u64) -> [u8; WIDEST] + Send + Sync + 'static,
+        bit: [u8; WIDEST],
+        unit: u64,
+    ) -> Self {
+        self.zero_map = Some(ZeroMap { start: self.end, bit, unit });
+        self.table(count, WIDEST, entry)
+    }
+
     /// Adds zeros up to a place in the file.
     pub(super) fn zeros_to(self, end: u64) -> Self {
         let len = end.saturating_sub(self.end);
@@ -93,7 +119,7 @@ impl Builder {
 
     /// The file.
     pub(super) fn build(self) -> View {
-        View { disk: self.disk, parts: self.parts, len: self.end, data: self.data }
+        View { disk: self.disk, parts: self.parts, len: self.end, data: self.data, zero_map: self.zero_map }
     }
 }
 
@@ -107,6 +133,7 @@ pub struct View {
     parts: Vec<Part>,
     len: u64,
     data: u64,
+    zero_map: Option<ZeroMap>,
 }
 
 impl std::fmt::Debug for View {
@@ -124,6 +151,11 @@ impl View {
     /// Where byte 0 of the disk lies in the file. Its other bytes follow in order.
     pub fn data_offset(&self) -> u64 {
         self.data
+    }
+
+    /// The table that can call parts of the disk zero.
+    pub(super) fn zero_map(&self) -> Option<ZeroMap> {
+        self.zero_map
     }
 
     /// Says whether it has nothing around the disk.
@@ -154,6 +186,7 @@ impl View {
         let (piece, start, end) = self.part_at(offset);
         let run = match piece {
             Piece::Disk => Run::Disk,
+            Piece::Table(..) if self.zero_map.is_some_and(|map| map.start == start) => Run::ZeroMap,
             Piece::Table(..) => Run::Table,
             Piece::Zero if start == self.disk_end() => Run::Padding,
             Piece::Bytes(_) | Piece::Zero => Run::Structure,

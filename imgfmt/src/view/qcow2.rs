@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::disk::Disk;
-use crate::format::qcow2::write::{MAX_LEN, Mapped, mapped_header};
+use crate::format::qcow2::write::{ALL_ZERO, MAX_LEN, Mapped, mapped_header};
 use crate::view::pieces::{Builder, View};
 use crate::view::{check, whole_sectors};
 
@@ -19,7 +19,12 @@ pub(super) fn view(disk: Arc<dyn Disk>) -> Result<View, String> {
         .zeros_to(map.l1)
         .table(map.l2_count, 8, move |index| map.l1_entry(index).to_be_bytes())
         .zeros_to(map.l2)
-        .table(map.data_clusters, 8, move |index| map.l2_entry(index).to_be_bytes())
+        .zero_map(
+            map.data_clusters,
+            move |index| map.l2_entry(index).to_be_bytes(),
+            ALL_ZERO.to_be_bytes(),
+            1 << map.cluster_bits,
+        )
         .zeros_to(map.data)
         .disk()
         .zeros_to(map.data_end());

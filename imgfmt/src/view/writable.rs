@@ -4,7 +4,8 @@
 //! behind its end, goes into a layer of the overlay that belongs to this format.
 //!
 //! Byte `n` of the disk stays at byte `data_offset + n`, whatever is written: a program may rewrite a table (block allocation, block map, L1, L2, reference counts) with what is in it,
-//! and no other bytes. So one that wants to move, drop or add blocks is refused, and never understood half.
+//! and no other bytes. So one that wants to move, drop or add blocks is refused, and never understood half. What a table may say besides is that a unit of the disk is zero
+//! (`zeroed`).
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::identity::Identity;
 use crate::overlay::{Overlay, ResizableDisk};
 use crate::view::pieces::{Run, View};
+use crate::view::zeroed::{Right, Zeroed, moved};
 use crate::view::{Offer, offers, raw};
 
 /// Bytes of a table that are compared at once.
@@ -25,6 +27,8 @@ pub struct WritableView {
     disk: Arc<dyn WritableDisk>,
     /// The file with what was written around the disk; a file that is the disk and nothing else has none.
     own: Option<Arc<dyn ResizableDisk>>,
+    /// The table in it that can call parts of the disk zero.
+    zeroed: Option<Zeroed>,
     /// Held while the file grows, so that no thread makes shorter what another one made longer.
     growing: Mutex<()>,
 }
@@ -64,7 +68,11 @@ pub fn writable_offers(
         } else {
             Some(overlay.container(offer.format.name(), Arc::<View>::clone(&view))?)
         };
-        let view = WritableView { view, disk: Arc::clone(&disk), own, growing: Mutex::new(()) };
+        let zeroed = match (view.zero_map(), &own) {
+            (Some(map), Some(own)) => Some(Zeroed::new(map, &view, &disk, own)),
+            _ => None,
+        };
+        let view = WritableView { view, disk: Arc::clone(&disk), own, zeroed, growing: Mutex::new(()) };
         Ok(WritableOffer { name: offer.name, view: Ok(Arc::new(view)) })
     };
     offers(&shown, stem, &identity.of_part(&id)).into_iter().map(open).collect()
@@ -73,7 +81,7 @@ pub fn writable_offers(
 /// Shows a disk alone, such as a partition of an overlay's disk, as a raw file that takes writes.
 pub fn writable_raw(disk: Arc<dyn WritableDisk>) -> WritableView {
     let view = Arc::new(raw::view(Arc::<dyn WritableDisk>::clone(&disk)));
-    WritableView { view, disk, own: None, growing: Mutex::new(()) }
+    WritableView { view, disk, own: None, zeroed: None, growing: Mutex::new(()) }
 }
 
 /// Where a part of a range goes.
@@ -104,18 +112,18 @@ impl WritableView {
     fn check(&self, parts: &[Part], start: u64, wanted: &dyn Fn(Range<u64>) -> Vec<u8>) -> Result<()> {
         for part in parts {
             let mut at = part.range.start;
-            while at < part.range.end && matches!(part.run, Run::Table | Run::Padding) {
+            while at < part.range.end && matches!(part.run, Run::Table | Run::ZeroMap | Run::Padding) {
                 let end = part.range.end.min(at.saturating_add(PART));
                 let len = usize::try_from(end.saturating_sub(at)).expect("a small part");
-                if wanted(at.saturating_sub(start)..end.saturating_sub(start)) != read_vec(&self.view, at, len)? {
-                    return Err(Error::Refused(match part.run {
-                        Run::Padding => {
-                            format!("byte {at:#x} lies behind the end of the disk: only zeros can be there")
-                        }
-                        _ => format!(
-                            "the table at byte {at:#x} says where the disk lies in this file, and that cannot change"
-                        ),
-                    }));
+                let wanted = wanted(at.saturating_sub(start)..end.saturating_sub(start));
+                match (part.run, &self.zeroed) {
+                    (Run::ZeroMap, Some(zeroed)) => zeroed.check_table(&wanted, at)?,
+                    _ if wanted == read_vec(&self.view, at, len)? => {}
+                    (Run::Padding, _) => {
+                        let text = format!("byte {at:#x} lies behind the end of the disk: only zeros can be there");
+                        return Err(Error::Refused(text));
+                    }
+                    _ => return Err(moved(at)),
                 }
                 at = end;
             }
@@ -130,6 +138,12 @@ impl WritableView {
     fn grow(&self, own: &dyn ResizableDisk, len: u64) -> Result<()> {
         let _growing = self.growing.lock().expect("no holder of the lock panics");
         if own.len() < len { own.set_len(len) } else { Ok(()) }
+    }
+
+    /// Takes the right to write to these parts, where the file has a table that this is about.
+    fn right(&self, parts: &[Part]) -> Option<Right<'_>> {
+        let to_table = parts.iter().any(|part| part.run == Run::ZeroMap);
+        self.zeroed.as_ref().map(|zeroed| zeroed.right(to_table))
     }
 
     fn own_for(&self, range: &Range<u64>) -> Result<&dyn ResizableDisk> {
@@ -154,8 +168,9 @@ impl Disk for WritableView {
         for Part { run, range } in self.parts(offset, buf_len(rest)) {
             let len = usize::try_from(range.end.saturating_sub(range.start)).expect("a part of a buffer");
             let (part, after) = rest.split_at_mut(len);
-            match (run, &self.own) {
-                (Run::Structure, Some(own)) => own.read_at(part, range.start)?,
+            match (run, &self.own, &self.zeroed) {
+                (Run::ZeroMap, _, Some(zeroed)) => zeroed.read_table(part, range.start)?,
+                (Run::Structure, Some(own), _) => own.read_at(part, range.start)?,
                 _ => self.view.read_at(part, range.start)?,
             }
             rest = after;
@@ -168,7 +183,7 @@ impl Disk for WritableView {
         let rest = self.len().saturating_sub(offset);
         let part = self.parts(offset, rest).into_iter().next().expect("the offset is in the file");
         let extent = match (part.run, &self.own) {
-            (Run::Structure, Some(own)) => own.extent_at(offset)?,
+            (Run::Structure | Run::ZeroMap, Some(own)) => own.extent_at(offset)?,
             _ => self.view.extent_at(offset)?,
         };
         let len = extent.len.min(part.range.end.saturating_sub(offset));
@@ -183,13 +198,16 @@ impl WritableDisk for WritableView {
             let at = |byte: u64| usize::try_from(byte).expect("a part of a buffer");
             bytes.get(at(range.start)..at(range.end)).expect("parts tile the buffer")
         };
+        let _right = self.right(&parts);
         self.check(&parts, offset, &|range| part(range).to_vec())?;
         for Part { run, range } in parts {
             let bytes = part(range.start.saturating_sub(offset)..range.end.saturating_sub(offset));
-            match run {
-                Run::Disk => self.disk.write_at(bytes, self.in_disk(range.start))?,
-                Run::Structure => self.own_for(&range)?.write_at(bytes, range.start)?,
-                Run::Table | Run::Padding => {}
+            match (run, &self.zeroed) {
+                (Run::Disk, Some(zeroed)) => zeroed.write_data(bytes, self.in_disk(range.start))?,
+                (Run::Disk, None) => self.disk.write_at(bytes, self.in_disk(range.start))?,
+                (Run::ZeroMap, Some(zeroed)) => zeroed.write_table(bytes, range.start)?,
+                (Run::Structure, _) => self.own_for(&range)?.write_at(bytes, range.start)?,
+                (Run::Table | Run::ZeroMap | Run::Padding, _) => {}
             }
         }
         Ok(())
@@ -198,13 +216,18 @@ impl WritableDisk for WritableView {
     fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
         let parts = self.parts(offset, len);
         let zeros = |range: Range<u64>| vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)];
+        let _right = self.right(&parts);
         self.check(&parts, offset, &zeros)?;
         for Part { run, range } in parts {
             let len = range.end.saturating_sub(range.start);
-            match run {
-                Run::Disk => self.disk.zero_at(self.in_disk(range.start), len)?,
-                Run::Structure => self.own_for(&range)?.zero_at(range.start, len)?,
-                Run::Table | Run::Padding => {}
+            match (run, &self.zeroed) {
+                (Run::Disk, Some(zeroed)) => {
+                    zeroed.zero_data(&(self.in_disk(range.start)..self.in_disk(range.end)))?;
+                }
+                (Run::Disk, None) => self.disk.zero_at(self.in_disk(range.start), len)?,
+                (Run::Structure, _) => self.own_for(&range)?.zero_at(range.start, len)?,
+                // Its entries are never zero, so a range in it has been refused.
+                (Run::Table | Run::ZeroMap | Run::Padding, _) => {}
             }
         }
         Ok(())

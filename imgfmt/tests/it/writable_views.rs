@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use imgfmt::disk::read_vec;
 use imgfmt::overlay::{About, Overlay, Proof, ResizableDisk, digest_of};
 use imgfmt::source::FileDisk;
 use imgfmt::target::{CopyOptions, FileTarget, Target, copy};
@@ -185,9 +186,8 @@ fn what_qemu_changes_in_a_view_is_what_a_view_takes() {
     let formats = [("disk.vdi", "vdi"), ("disk.vhd", "vpc"), ("disk.vhdx", "vhdx"), ("disk.qcow2", "qcow2")];
     for (name, format) in formats {
         let view = find(&all, name);
-        // A range that QEMU is told to zero becomes one word in a table of qcow2, which no view takes.
-        let zero = if format == "qcow2" { "write -P 0 2M 64k" } else { "write -z 2M 64k" };
-        let script = format!("qemu-io -f {format} {name} -c 'write -P 5 1M 64k' -c '{zero}' -c flush > io.log");
+        let script =
+            format!("qemu-io -f {format} {name} -c 'write -P 5 1M 64k' -c 'write -z 2M 64k' -c flush > io.log");
         shell(out.path(), &script);
         let (wanted, had) = (std::fs::read(out.path().join(name)).unwrap(), all_of(&view));
         for (at, part) in (0_u64..).step_by(512).zip(wanted.chunks(512)) {
@@ -195,9 +195,112 @@ fn what_qemu_changes_in_a_view_is_what_a_view_takes() {
                 view.write_at(part, at).unwrap_or_else(|error| panic!("{name} at {at:#x}: {error}"));
             }
         }
-        assert!(all_of(&view) == wanted, "{name}");
+        // Of a cluster that qcow2 calls zero a real file keeps the old bytes, which nobody reads.
+        assert!(format == "qcow2" || all_of(&view) == wanted, "{name}");
+        save(&[(name.to_owned(), view)], out.path());
         let read = format!("qemu-io -r -f {format} {name} -c 'read -P 5 1M 64k' -c 'read -P 0 2M 64k' > io.log");
         shell(out.path(), &read);
         assert_eq!(opened(&out.path().join(name)).len(), 4 * MIB);
     }
+}
+
+/// A program that keeps qcow2's table in memory and writes it when it likes, as QEMU does: whenever it has written all of it, every view has what it means.
+#[test]
+fn clusters_that_qcow2_calls_zero_are_zero_in_every_view() {
+    const CLUSTER: u64 = 64 << 10;
+    const COUNT: u64 = 40;
+    // The last cluster is not whole.
+    let len = COUNT * CLUSTER - 3 * 512;
+    let shop = Workshop::new(len, 6);
+    let base: Arc<dyn Disk> = Arc::new(FileDisk::open(&shop.path("disk.raw"), 512).unwrap());
+    let overlay = overlay(&shop.path("changes"), &base);
+    let all = views(&overlay, &base);
+    let (qcow2, raw, vdi) = (find(&all, "disk.qcow2"), find(&all, "disk.raw"), find(&all, "disk.vdi"));
+    // Header, reference counts and L1 take a cluster or more each, the L2 table lies before the disk.
+    let data = qcow2.len() - COUNT * CLUSTER;
+    let table = data - CLUSTER;
+    let entry_of = |cluster: u64, zero: bool| ((data + cluster * CLUSTER) | 1 << 63 | u64::from(zero)).to_be_bytes();
+    let write_table = |flags: &[bool]| {
+        let bytes: Vec<u8> = (0..).zip(flags).flat_map(|(cluster, zero)| entry_of(cluster, *zero)).collect();
+        qcow2.write_at(&bytes, table).unwrap();
+        assert!(read_vec(&qcow2, table, bytes.len()).unwrap() == bytes);
+    };
+    let mut model = shop.bytes.clone();
+    let mut flags = vec![false; COUNT as usize];
+    let mut random = Random::new(9);
+    for round in 0..600 {
+        let cluster = random.below(COUNT);
+        let range = (cluster * CLUSTER)..((cluster + 1) * CLUSTER).min(len);
+        let (start, end) = (range.start as usize, range.end as usize);
+        let before = flags.clone();
+        match random.below(3) {
+            0 => {
+                flags[cluster as usize] = true;
+                model[start..end].fill(0);
+            }
+            _ => {
+                let at = range.start + random.below(range.end - range.start);
+                let bytes = disk_bytes(1 + random.below(range.end - at), round);
+                let changed = &mut model[at as usize..at as usize + bytes.len()];
+                changed.copy_from_slice(&bytes);
+                if flags[cluster as usize] {
+                    // All of the cluster is written, its bit is cleared after that, and the old table may come between the two.
+                    qcow2.write_at(&model[start..end], data + range.start).unwrap();
+                    flags[cluster as usize] = false;
+                } else {
+                    qcow2.write_at(&bytes, data + at).unwrap();
+                }
+            }
+        }
+        match random.below(4) {
+            0 => write_table(&before),
+            1 => {
+                // A part of the table, as long as no entry is torn.
+                let first = random.below(COUNT);
+                qcow2.write_at(&entry_of(first, flags[first as usize]), table + 8 * first).unwrap();
+            }
+            2 => {
+                write_table(&flags);
+                qcow2.flush().unwrap();
+                assert!(all_of(&raw) == model, "round {round}");
+                // Another file of the disk is written, and the program looks at the table again.
+                let at = random.below(len - 5000);
+                let bytes = disk_bytes(1 + random.below(5000), round + 1000);
+                raw.write_at(&bytes, at).unwrap();
+                model[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
+                let entries = read_vec(&qcow2, table, 8 * COUNT as usize).unwrap();
+                for ((flag, entry), number) in flags.iter_mut().zip(entries.chunks(8)).zip(0..) {
+                    *flag = entry == entry_of(number, true);
+                    assert!(*flag || entry == entry_of(number, false));
+                }
+            }
+            _ => {}
+        }
+    }
+    write_table(&flags);
+    assert!(all_of(&raw) == model);
+    assert!(read_vec(&vdi, MIB, len as usize).unwrap() == model);
+    assert!(flags.iter().any(|flag| *flag), "some clusters are still called zero");
+    // The file is a qcow2 with that content for others, before and after the overlay was closed.
+    let out = tempfile::tempdir().unwrap();
+    save(&all, out.path());
+    write_sparse(&out.path().join("model"), &model);
+    judged(&out.path().join("model"), &[out.path().join("disk.qcow2")], &["--skip=7zz"]);
+    let state = all_of(&qcow2);
+    drop((all, qcow2, raw, vdi));
+    drop(overlay);
+    let again = views(&self::overlay(&shop.path("changes"), &base), &base);
+    let qcow2 = find(&again, "disk.qcow2");
+    assert!(all_of(&qcow2) == state);
+    // Nothing else than the bit: no other place, no cluster without a place.
+    let refused = [
+        entry_of(1, false),
+        [0; 8],
+        (entry_of(0, false)[..7].iter().chain(&[2]).copied().collect::<Vec<_>>())[..].try_into().unwrap(),
+    ];
+    for entry in refused {
+        assert!(matches!(qcow2.write_at(&entry, table), Err(Error::Refused(text)) if text.contains("cannot change")));
+    }
+    assert!(qcow2.zero_at(table, 64).is_err());
+    assert!(all_of(&qcow2) == state);
 }

@@ -94,7 +94,7 @@ pub(super) const COPIED: u64 = 1 << 63;
 /// L2 entry: the cluster is compressed.
 pub(super) const COMPRESSED: u64 = 1 << 62;
 /// L2 entry (version 3, not extended): the cluster reads as zero.
-pub(super) const ALL_ZERO: u64 = 1;
+pub(crate) const ALL_ZERO: u64 = 1;
 
 /// A snapshot table entry up to its variable part: extra data, identifier, name, padding to a multiple of 8.
 ///

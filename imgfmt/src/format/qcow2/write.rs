@@ -5,6 +5,7 @@ use zerocopy::IntoBytes;
 use crate::disk::Disk;
 use crate::engine::Run;
 use crate::error::Result;
+pub(crate) use crate::format::qcow2::layout::ALL_ZERO;
 use crate::format::qcow2::layout::{COMPRESSED, COPIED, HeaderRaw, INCOMPATIBLE_COMPRESSION, MAGIC};
 use crate::format::write::{Encoding, write_units};
 use crate::target::{Copied, NewFile};
