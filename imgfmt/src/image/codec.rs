@@ -106,9 +106,17 @@ impl Compressor {
     pub fn compress_difference(&mut self, bytes: &[u8], base: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         out.resize(zstd_safe::compress_bound(bytes.len()), 0);
         let out = out.as_mut_slice();
-        let len = if is_taken_for_dictionary(base) {
+        let len = if base.len() > LARGE_BASE || is_taken_for_dictionary(base) {
             let mut zstd = CCtx::create();
             zstd.set_parameter(CParameter::CompressionLevel(DIFFERENCE_LEVEL)).ok()?;
+            if base.len() > LARGE_BASE {
+                // The window holds base and chunk, the table every other position of the base: with those of the level most of the base
+                // is forgotten before it is needed.
+                let log2 = base.len().next_power_of_two().ilog2();
+                zstd.set_parameter(CParameter::WindowLog(log2.saturating_add(1))).ok()?;
+                zstd.set_parameter(CParameter::HashLog(log2.saturating_sub(1))).ok()?;
+                zstd.set_parameter(CParameter::MinMatch(6)).ok()?;
+            }
             zstd.ref_prefix(base).ok()?;
             zstd.compress2(out, bytes)
         } else {
@@ -125,6 +133,9 @@ impl Compressor {
 fn is_taken_for_dictionary(base: &[u8]) -> bool {
     base.starts_with(&0xEC30_A437_u32.to_le_bytes())
 }
+
+/// Longest base, in bytes, for which zstd's own parameters of the level do.
+const LARGE_BASE: usize = 128 << 10;
 
 /// zstd level of difference chunks.
 const DIFFERENCE_LEVEL: i32 = 1;
@@ -222,7 +233,12 @@ mod tests {
 
     /// A base without a pattern, and the same with one page changed.
     fn base_and_new() -> (Vec<u8>, Vec<u8>) {
-        let mut base = vec![0; 65536];
+        base_and_new_of(65536)
+    }
+
+    /// The same in another length, in bytes.
+    fn base_and_new_of(len: usize) -> (Vec<u8>, Vec<u8>) {
+        let mut base = vec![0; len];
         blake3::Hasher::new().finalize_xof().fill(&mut base);
         let mut new = base.clone();
         blake3::Hasher::new().update(b"x").finalize_xof().fill(&mut new[8192..12288]);
@@ -245,6 +261,19 @@ mod tests {
             let mut whole = vec![0; text.len()];
             decompressor.decode(codec, payload, &mut whole).unwrap();
             assert_eq!(whole, text);
+        }
+    }
+
+    #[test]
+    fn a_small_change_costs_little_in_chunks_of_every_length() {
+        let (mut compressor, mut decompressor) = (Compressor::new(Compression::default()), Decompressor::default());
+        for log2 in 14..=22 {
+            let (base, new) = base_and_new_of(1 << log2);
+            let (mut out, mut back) = (Vec::new(), vec![0; new.len()]);
+            let len = compressor.compress_difference(&new, &base, &mut out).unwrap();
+            assert!(len < 4096 + 1024, "{len} bytes in a chunk of 2^{log2}");
+            decompressor.decode_difference(&out[..len], &base, &mut back).unwrap();
+            assert!(back == new, "2^{log2}");
         }
     }
 
