@@ -30,6 +30,7 @@ mod source;
 mod system;
 mod target;
 mod text;
+mod work;
 
 use std::process::ExitCode;
 

@@ -16,10 +16,10 @@ use imgfmt::source::device::{Still, Use};
 use imgfmt::{Disk, Error};
 use serde_json::json;
 
-use crate::commands::with_progress_for;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::progress::Shown;
 use crate::text::{printable, short_size, size, table};
+use crate::work::with_progress_for;
 
 /// What a target is overwritten with.
 pub(crate) struct From {

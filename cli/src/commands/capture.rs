@@ -11,11 +11,11 @@ use imgfmt::image::{PackStore, WriterOptions};
 use serde_json::json;
 
 use crate::any_disk::AnyDisk;
-use crate::commands::with_progress;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::image_name::{ImageName, folder_store};
 use crate::source::{self, DiskOptions};
 use crate::text::{parse_size, printable, short_size, size, table};
+use crate::work::with_progress;
 
 /// Adds a generation of a disk to an image, which is created if it is new.
 ///

@@ -8,10 +8,10 @@ use imgfmt::Error;
 use imgfmt::engine::run_ordered;
 use imgfmt::filesystem::files::{Content, FileSystem};
 
-use crate::commands::quietly;
 use crate::exit::{DONE, Failure};
 use crate::inside::Inside;
 use crate::text::parse_size;
+use crate::work::quietly;
 
 /// Bytes that a worker reads at once.
 const PIECE: u64 = 1 << 20;

@@ -8,10 +8,10 @@ use imgfmt::extract::metadata::Keep;
 use imgfmt::extract::{ExtractOptions, Extracted, Note, Streams, extract};
 use serde_json::json;
 
-use crate::commands::with_progress;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::inside::Inside;
 use crate::text::{printable, size};
+use crate::work::with_progress;
 
 /// Problems and notes that are printed; the rest is counted.
 const PRINTED: usize = 50;

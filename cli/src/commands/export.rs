@@ -11,11 +11,11 @@ use imgfmt::target::device::{TargetKind, kind_of};
 use serde_json::json;
 
 use crate::any_disk::AnyDisk;
-use crate::commands::with_progress;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::image_name::ImageName;
 use crate::source::DiskOptions;
 use crate::text::{short_size, size};
+use crate::work::with_progress;
 
 /// Writes a generation as a virtual disk file that is there once it is whole.
 ///

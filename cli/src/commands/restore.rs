@@ -22,7 +22,6 @@ use imgfmt::{Disk, Error};
 use serde_json::json;
 
 use crate::any_disk::AnyDisk;
-use crate::commands::with_progress_for;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::image_name::ImageName;
 use crate::progress::Shown;
@@ -32,6 +31,7 @@ use crate::target::{
     start_record, undo_path,
 };
 use crate::text::{printable, short_size, size};
+use crate::work::with_progress_for;
 
 /// Streams a generation back onto a disk, or puts back a part of it: a partition, boot code, the table, boot sectors.
 ///

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use imgfmt::verify::{damage_by_partition, verify};
 use serde_json::json;
 
-use crate::commands::with_progress;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::image_name::ImageName;
 use crate::text::{printable, short_size, size};
+use crate::work::with_progress;
 
 /// Reads and proves every byte of an image. Damage is named by pack, by generation and by partition.
 #[derive(Debug, clap::Args)]
