@@ -36,6 +36,22 @@ impl Entry {
         assert_eq!(*blake3::hash(bytes).as_bytes(), self.hash);
     }
 
+    /// Reads, decodes and hashes a chunk that was compressed against `base`.
+    pub fn read_difference(
+        &self,
+        input: &File,
+        decompress: &mut DCtx<'_>,
+        payload: &mut Vec<u8>,
+        base: &[u8],
+        bytes: &mut [u8],
+    ) {
+        payload.resize(self.len.max(CHUNK), 0);
+        input.read_exact_at(&mut payload[..self.len], self.offset).unwrap();
+        // For one call, so the context borrows nothing.
+        assert_eq!(decompress.decompress_using_dict(bytes, &payload[..self.len], base), Ok(CHUNK));
+        assert_eq!(*blake3::hash(bytes).as_bytes(), self.hash);
+    }
+
     /// As it stands in the list.
     pub fn encode(&self) -> Vec<u8> {
         let len = u64::try_from(self.len).unwrap();

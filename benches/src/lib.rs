@@ -9,5 +9,7 @@
 
 pub mod chunks;
 pub mod measure;
+pub mod nbd;
+pub mod picks;
 pub mod plot;
 pub mod work;

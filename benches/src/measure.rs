@@ -63,6 +63,13 @@ pub fn of_process(pid: u32) -> Took {
     Took { user, system, ..Took::default() }
 }
 
+/// Most memory that another process has held so far, in bytes.
+pub fn peak_of(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
 /// Runs a program to its end and returns what it took, its children included, and what it printed.
 pub fn run(program: &str, args: &[&str]) -> (Took, String) {
     let mut command = Command::new("time");

@@ -150,6 +150,21 @@ impl Stream {
         }
     }
 
+    /// Whether a read would return at once. Where the system does not tell, it may.
+    #[cfg(unix)]
+    pub(crate) fn has_bytes(&self) -> bool {
+        let count = match self {
+            Self::Tcp(stream) => rustix::io::ioctl_fionread(stream),
+            Self::Unix(stream) => rustix::io::ioctl_fionread(stream),
+        };
+        count.is_ok_and(|count| count > 0)
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn has_bytes(&self) -> bool {
+        true
+    }
+
     pub(crate) fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_read_timeout(time),

@@ -1,80 +1,73 @@
-//! Requests and replies: one thread takes requests from the connection, several answer them.
+//! Requests and replies: several threads take requests from the connection in turn, and each answers what it took.
+//!
+//! A thread that takes a request passes the connection on to another one before it answers, so that requests of a client that has several under way are
+//! answered on all cores. For a client that waits for each answer that would only cost: waking a thread takes as long as reading from the cache. So
+//! whoever finds no other request there keeps the connection and answers first.
 //!
 //! Source: the NBD protocol, `doc/proto.md`, section "Transmission".
 
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, Scope};
 
-use imgfmt::{Disk, Error, ExtentKind};
+use imgfmt::{Disk, Error, Extent, ExtentKind};
 
 use crate::handshake::Agreed;
+use crate::requests::{Request, Requests};
 use crate::server::Limits;
 use crate::stream::Stream;
 use crate::wire::{
-    ALLOCATION_ID, Errno, Fields, HOLE_AND_ZERO, Message, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC,
-    chunk, command, command_flag,
+    ALLOCATION_ID, Errno, HOLE_AND_ZERO, Message, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk, command,
+    command_flag,
 };
 
-/// Bytes of a request without its payload.
-const REQUEST_LEN: usize = 28;
 /// Most bytes of data in one structured reply.
 const PIECE: u64 = 1 << 20;
 /// Shorter holes between data are sent as data: a reply of their own costs more.
 const MIN_HOLE: u64 = 16 << 10;
 /// Most runs in an answer about block status.
 const MAX_RUNS: usize = 4096;
-/// What a request counts for beside its data.
-const REQUEST_WEIGHT: u64 = 4096;
 /// Room in front of data for the longest header: a structured reply with an offset.
 const ROOM: usize = 28;
+/// Requests for which a client counts as one that has several under way, after it had.
+const MEMORY: u32 = 32;
 
-/// A request with its payload.
-#[derive(Debug)]
-struct Request {
-    flags: u16,
-    command: u16,
-    /// What the client knows it by.
-    cookie: u64,
-    offset: u64,
-    len: u32,
-    payload: Vec<u8>,
-}
-
-impl Request {
-    fn has(&self, flag: u16) -> bool {
-        self.flags & flag != 0
-    }
-
-    /// Bytes of memory that it takes until it is answered, about. A read that is longer than was agreed on is not done.
-    fn weight(&self, limits: &Limits) -> u64 {
-        let data = match self.command {
-            command::READ | command::WRITE if self.len <= limits.request => u64::from(self.len),
-            _ => 0,
-        };
-        data.saturating_add(REQUEST_WEIGHT)
-    }
+/// What the thread has that takes requests.
+#[derive(Default)]
+struct Source {
+    requests: Requests,
+    /// Requests for which the connection is still passed on before they are answered.
+    several: u32,
+    /// Why there are no more requests.
+    end: Option<io::Result<()>>,
 }
 
 #[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Request>,
+struct Load {
     /// Weight of all requests that are not answered yet.
     weight: u64,
-    /// Threads that have nothing to do.
-    idle: usize,
+    /// The thread that takes requests waits for that to become less.
+    is_full: bool,
+    /// Threads that answer a request, while another one may take the next.
+    answering: usize,
     threads: usize,
-    closed: bool,
 }
 
 struct Connection<'a> {
     stream: &'a Stream,
     agreed: &'a Agreed,
     limits: &'a Limits,
-    queue: Mutex<Queue>,
-    changed: Condvar,
+    source: Mutex<Source>,
+    load: Mutex<Load>,
+    /// A request was answered.
+    answered: Condvar,
     /// Held by who sends a reply.
     sending: Mutex<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Serves requests until the client leaves. An error says why the connection had to end.
@@ -85,124 +78,94 @@ pub(crate) fn serve(stream: &Stream, agreed: &Agreed, limits: &Limits) -> io::Re
         stream,
         agreed,
         limits,
-        queue: Mutex::default(),
-        changed: Condvar::new(),
+        source: Mutex::default(),
+        load: Mutex::new(Load { threads: 1, ..Load::default() }),
+        answered: Condvar::new(),
         sending: Mutex::default(),
     };
-    std::thread::scope(|scope| {
-        let result = loop {
-            let request = match connection.receive() {
-                Ok(Some(request)) => request,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            };
-            if connection.put(request)
-                && let Err(error) = std::thread::Builder::new().spawn_scoped(scope, || connection.work())
-            {
-                let mut queue = connection.queue();
-                queue.threads = queue.threads.saturating_sub(1);
-                if queue.threads == 0 {
-                    break Err(error);
-                }
-            }
-        };
-        connection.queue().closed = true;
-        connection.changed.notify_all();
-        result
-    })
+    std::thread::scope(|scope| connection.work(scope));
+    lock(&connection.source).end.take().unwrap_or(Ok(()))
 }
 
 impl Connection<'_> {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes and answers requests until there are no more.
+    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        let mut buf = Vec::new();
+        loop {
+            let mut source = lock(&self.source);
+            if source.end.is_some() {
+                return;
+            }
+            let were_waiting = source.requests.are_waiting(self.stream);
+            let request = match self.receive(&mut source.requests) {
+                Ok(Some(request)) => request,
+                ended => {
+                    source.end = Some(ended.map(|_| ()));
+                    return;
+                }
+            };
+            let mut load = lock(&self.load);
+            let several = were_waiting || load.answering > 0;
+            source.several = if several { MEMORY } else { source.several.saturating_sub(1) };
+            load.weight = load.weight.saturating_add(request.weight(self.limits));
+            if source.several == 0 {
+                drop(load);
+                self.answer_and_count(request, &mut buf);
+                continue;
+            }
+            drop(source);
+            load.answering = load.answering.saturating_add(1);
+            let more = load.answering == load.threads && load.threads < self.limits.threads.max(1);
+            if more {
+                load.threads = load.threads.saturating_add(1);
+            }
+            drop(load);
+            if more && Builder::new().spawn_scoped(scope, || self.work(scope)).is_err() {
+                // Then those that are there do it.
+                let mut load = lock(&self.load);
+                load.threads = load.threads.saturating_sub(1);
+            }
+            self.answer_and_count(request, &mut buf);
+            let mut load = lock(&self.load);
+            load.answering = load.answering.saturating_sub(1);
+        }
     }
 
     /// The next request, with its payload. `None` where the client leaves.
-    fn receive(&self) -> io::Result<Option<Request>> {
-        let mut header = [0; REQUEST_LEN];
-        // A client may be silent between requests for as long as it likes, and no longer within one.
-        let mut filled = 0;
-        let mut stream = self.stream;
-        while filled < REQUEST_LEN {
-            match stream.read(header.get_mut(filled..).unwrap_or_default()) {
-                Ok(0) if filled == 0 => return Ok(None),
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => filled = filled.saturating_add(count),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if filled == 0 && is_timeout(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let mut fields = Fields(&header);
-        let odd = || io::Error::new(io::ErrorKind::InvalidData, "a request is not as the protocol has it");
-        if fields.u32() != Some(REQUEST_MAGIC) {
-            return Err(odd());
-        }
-        let flags = fields.u16().ok_or_else(odd)?;
-        let command = fields.u16().ok_or_else(odd)?;
-        let cookie = fields.u64().ok_or_else(odd)?;
-        let offset = fields.u64().ok_or_else(odd)?;
-        let len = fields.u32().ok_or_else(odd)?;
-        if command == command::DISCONNECT {
-            return Ok(None);
-        }
-        let mut request = Request { flags, command, cookie, offset, len, payload: Vec::new() };
-        if command == command::WRITE && len > self.limits.request {
+    fn receive(&self, requests: &mut Requests) -> io::Result<Option<Request>> {
+        let Some(mut request) = requests.next(self.stream)? else { return Ok(None) };
+        if request.command == command::WRITE && request.len > self.limits.request {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a write is longer than was agreed on"));
         }
         self.wait_for_room(request.weight(self.limits));
-        if command == command::WRITE {
-            request.payload = vec![0; usize::try_from(len).unwrap_or(0)];
-            stream.read_exact(&mut request.payload)?;
+        if request.command == command::WRITE {
+            request.payload = vec![0; usize::try_from(request.len).unwrap_or(0)];
+            requests.payload(self.stream, &mut request.payload)?;
         }
         Ok(Some(request))
     }
 
     /// Waits until the requests that are not answered yet leave room for another one.
     fn wait_for_room(&self, weight: u64) {
-        let mut queue = self.queue();
-        while queue.weight > 0 && queue.weight.saturating_add(weight) > self.limits.in_flight {
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        let mut load = lock(&self.load);
+        while load.weight > 0 && load.weight.saturating_add(weight) > self.limits.in_flight {
+            load.is_full = true;
+            load = self.answered.wait(load).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Hands a request to the threads. Says whether there should be one more of them.
-    fn put(&self, request: Request) -> bool {
-        let mut queue = self.queue();
-        queue.weight = queue.weight.saturating_add(request.weight(self.limits));
-        queue.waiting.push_back(request);
-        let more = queue.idle < queue.waiting.len() && queue.threads < self.limits.threads.max(1);
-        if more {
-            queue.threads = queue.threads.saturating_add(1);
+    fn answer_and_count(&self, request: Request, buf: &mut Vec<u8>) {
+        let weight = request.weight(self.limits);
+        // A bug in a parser costs this connection and not the server.
+        if !matches!(catch_unwind(AssertUnwindSafe(|| self.answer(request, buf))), Ok(Ok(()))) {
+            // Nobody takes the answers: no more requests either.
+            self.stream.end();
         }
-        drop(queue);
-        self.changed.notify_all();
-        more
-    }
-
-    /// Answers requests until there are no more.
-    fn work(&self) {
-        let mut buf = Vec::new();
-        let mut queue = self.queue();
-        loop {
-            if let Some(request) = queue.waiting.pop_front() {
-                drop(queue);
-                let weight = request.weight(self.limits);
-                if self.answer(request, &mut buf).is_err() {
-                    // Nobody takes the answers: no more requests either.
-                    self.stream.end();
-                }
-                queue = self.queue();
-                queue.weight = queue.weight.saturating_sub(weight);
-                self.changed.notify_all();
-                continue;
-            }
-            if queue.closed {
-                return;
-            }
-            queue.idle = queue.idle.saturating_add(1);
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            queue.idle = queue.idle.saturating_sub(1);
+        let mut load = lock(&self.load);
+        load.weight = load.weight.saturating_sub(weight);
+        // Telling nobody would cost a system call all the same.
+        if std::mem::take(&mut load.is_full) {
+            self.answered.notify_all();
         }
     }
 
@@ -304,24 +267,25 @@ impl Connection<'_> {
         }
         let mut at = request.offset;
         while at < end {
-            let hole = hole_at(disk, at, end);
-            if hole > at {
-                let len = u32::try_from(hole.saturating_sub(at)).unwrap_or(u32::MAX);
+            let extent = extent_at(disk, at, end);
+            let mut stop = extent.end();
+            if is_hole(&extent) {
+                let len = u32::try_from(extent.len).unwrap_or(u32::MAX);
                 let data = Message::default().u64(at).u32(len);
-                self.send(&structured(request, hole == end, chunk::OFFSET_HOLE, data.0.len()).bytes(&data.0).0)?;
-                at = hole;
+                self.send(&structured(request, stop == end, chunk::OFFSET_HOLE, data.0.len()).bytes(&data.0).0)?;
+                at = stop;
                 continue;
             }
             // Data up to a hole that is worth a reply of its own.
             let most = at.saturating_add(PIECE).min(end);
-            let mut stop = at;
             while stop < most {
-                let hole = hole_at(disk, stop, end);
-                if hole > stop && hole.saturating_sub(stop) >= MIN_HOLE {
+                let extent = extent_at(disk, stop, end);
+                if is_hole(&extent) && extent.len >= MIN_HOLE {
                     break;
                 }
-                stop = if hole > stop { hole.min(most) } else { data_end(disk, stop, most) };
+                stop = extent.end();
             }
+            stop = stop.min(most);
             if !self.send_piece(request, disk, at, stop, end, buf)? {
                 return Ok(());
             }
@@ -427,18 +391,14 @@ fn structured(request: &Request, done: bool, kind: u16, len: usize) -> Message {
     Message::default().u32(STRUCTURED_REPLY_MAGIC).u16(flags).u16(kind).u64(request.cookie).u32(len)
 }
 
-/// Where the hole ends that starts at `at`, or `at` where there is none.
-fn hole_at(disk: &dyn Disk, at: u64, end: u64) -> u64 {
-    match disk.extent_at(at) {
-        Ok(extent) if matches!(extent.kind, ExtentKind::Zero | ExtentKind::Absent) => extent.end().min(end),
-        // What is wrong is told by the read.
-        _ => at,
-    }
+/// The extent that starts at `at`, up to `end`. What is wrong is told by the read.
+fn extent_at(disk: &dyn Disk, at: u64, end: u64) -> Extent {
+    let rest = Extent { offset: at, len: end.saturating_sub(at), kind: ExtentKind::Data };
+    disk.extent_at(at).map_or(rest, |extent| Extent { len: extent.len.clamp(1, rest.len.max(1)), ..extent })
 }
 
-/// Where the data end that start at `at`.
-fn data_end(disk: &dyn Disk, at: u64, end: u64) -> u64 {
-    disk.extent_at(at).map_or(end, |extent| extent.end().min(end))
+fn is_hole(extent: &Extent) -> bool {
+    matches!(extent.kind, ExtentKind::Zero | ExtentKind::Absent)
 }
 
 fn errno_of(error: &Error) -> Errno {
@@ -448,10 +408,6 @@ fn errno_of(error: &Error) -> Errno {
         Error::OutOfRange { .. } => Errno::Invalid,
         _ => Errno::Io,
     }
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Lets go of the memory of a large answer: a connection that is silent holds little.

@@ -44,8 +44,8 @@ impl Default for OpenOptions {
 #[derive(Clone)]
 struct ChunkWeight;
 
-impl Weighter<Id, Arc<[u8]>> for ChunkWeight {
-    fn weight(&self, _: &Id, chunk: &Arc<[u8]>) -> u64 {
+impl Weighter<Id, Arc<Vec<u8>>> for ChunkWeight {
+    fn weight(&self, _: &Id, chunk: &Arc<Vec<u8>>) -> u64 {
         u64::try_from(chunk.len()).unwrap_or(u64::MAX).saturating_add(128)
     }
 }
@@ -72,7 +72,8 @@ pub struct Image {
     /// The pack that a writer in this process has not finished yet.
     open_pack: Mutex<Option<Arc<Pack>>>,
     place_maps: PlaceMaps,
-    chunks: Cache<Id, Arc<[u8]>, ChunkWeight>,
+    /// As vectors, since a chunk is decoded into the place where it stays.
+    chunks: Cache<Id, Arc<Vec<u8>>, ChunkWeight>,
     /// By place as well: two nodes of one id can point at different copies of a chunk, one of them damaged.
     nodes: Cache<Pointer, Arc<Node>, NodeWeight>,
     decoders: Mutex<Vec<Decoder>>,
@@ -407,11 +408,11 @@ impl Image {
     }
 
     /// The chunk at `pointer` (`len` bytes) from the cache, decoded once however many threads ask for it.
-    pub fn cached_chunk(&self, pointer: Pointer, len: usize) -> Result<Arc<[u8]>> {
+    pub fn cached_chunk(&self, pointer: Pointer, len: usize) -> Result<Arc<Vec<u8>>> {
         let chunk = self.chunks.get_or_insert_with(&pointer.id, || {
             let mut bytes = vec![0; len];
             self.with_decoder(|decoder| self.read_chunk(decoder, pointer, &mut bytes))?;
-            Ok::<_, Error>(Arc::from(bytes))
+            Ok::<_, Error>(Arc::new(bytes))
         })?;
         if chunk.len() == len {
             return Ok(chunk);
@@ -421,7 +422,7 @@ impl Image {
     }
 
     /// The chunk at `pointer` where the cache has it.
-    pub fn chunk_if_cached(&self, pointer: Pointer) -> Option<Arc<[u8]>> {
+    pub fn chunk_if_cached(&self, pointer: Pointer) -> Option<Arc<Vec<u8>>> {
         self.chunks.get(&pointer.id)
     }
 
