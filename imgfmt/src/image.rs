@@ -6,6 +6,7 @@
 
 pub mod catalogue;
 pub mod changes;
+mod chunk_cache;
 pub mod codec;
 pub mod frame;
 pub mod generation;

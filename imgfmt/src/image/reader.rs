@@ -10,6 +10,7 @@ use quick_cache::sync::Cache;
 
 use crate::error::{Error, Result, full_message};
 use crate::image::catalogue::{Catalogue, GenerationEntry, PackEntry};
+use crate::image::chunk_cache::ChunkCache;
 use crate::image::codec::Decompressor;
 use crate::image::frame::Frame;
 use crate::image::generation::Generation;
@@ -25,6 +26,8 @@ use crate::image::store::PackStore;
 const MAX_OPEN_PACKS: usize = 200;
 /// Bytes of decoded nodes that are kept.
 const NODE_CACHE_BYTES: u64 = 24 << 20;
+/// How many nodes that is, about.
+const NODES_ESTIMATED: usize = 1536;
 /// Default of [`OpenOptions::cache_bytes`].
 const CHUNK_CACHE_BYTES: u64 = 64 << 20;
 
@@ -38,15 +41,6 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     fn default() -> Self {
         Self { cache_bytes: CHUNK_CACHE_BYTES }
-    }
-}
-
-#[derive(Clone)]
-struct ChunkWeight;
-
-impl Weighter<Id, Arc<Vec<u8>>> for ChunkWeight {
-    fn weight(&self, _: &Id, chunk: &Arc<Vec<u8>>) -> u64 {
-        u64::try_from(chunk.len()).unwrap_or(u64::MAX).saturating_add(128)
     }
 }
 
@@ -72,8 +66,7 @@ pub struct Image {
     /// The pack that a writer in this process has not finished yet.
     open_pack: Mutex<Option<Arc<Pack>>>,
     place_maps: PlaceMaps,
-    /// As vectors, since a chunk is decoded into the place where it stays.
-    chunks: Cache<Id, Arc<Vec<u8>>, ChunkWeight>,
+    chunks: ChunkCache,
     /// By place as well: two nodes of one id can point at different copies of a chunk, one of them damaged.
     nodes: Cache<Pointer, Arc<Node>, NodeWeight>,
     decoders: Mutex<Vec<Decoder>>,
@@ -158,10 +151,6 @@ impl Image {
         (missing, warnings): (Vec<u32>, Vec<String>),
         options: &OpenOptions,
     ) -> Self {
-        let chunk_capacity = options.cache_bytes.max(1 << 20);
-        let estimated = |bytes: u64, each: u64| {
-            usize::try_from(bytes.checked_div(each).unwrap_or(0)).unwrap_or(1024).clamp(64, 1 << 20)
-        };
         Self {
             place_maps: PlaceMaps::new(&catalogue),
             catalogue,
@@ -173,8 +162,8 @@ impl Image {
             store,
             packs: Mutex::default(),
             open_pack: Mutex::default(),
-            chunks: Cache::with_weighter(estimated(chunk_capacity, 1 << chunk_log2), chunk_capacity, ChunkWeight),
-            nodes: Cache::with_weighter(estimated(NODE_CACHE_BYTES, 16 << 10), NODE_CACHE_BYTES, NodeWeight),
+            chunks: ChunkCache::new(options.cache_bytes.max(1 << 20), 1 << chunk_log2),
+            nodes: Cache::with_weighter(NODES_ESTIMATED, NODE_CACHE_BYTES, NodeWeight),
             decoders: Mutex::default(),
             decoded: AtomicU64::new(0),
         }
@@ -409,10 +398,8 @@ impl Image {
 
     /// The chunk at `pointer` (`len` bytes) from the cache, decoded once however many threads ask for it.
     pub fn cached_chunk(&self, pointer: Pointer, len: usize) -> Result<Arc<Vec<u8>>> {
-        let chunk = self.chunks.get_or_insert_with(&pointer.id, || {
-            let mut bytes = vec![0; len];
-            self.with_decoder(|decoder| self.read_chunk(decoder, pointer, &mut bytes))?;
-            Ok::<_, Error>(Arc::new(bytes))
+        let chunk = self.chunks.get_or_decode(&pointer.id, len, |bytes| {
+            self.with_decoder(|decoder| self.read_chunk(decoder, pointer, bytes))
         })?;
         if chunk.len() == len {
             return Ok(chunk);
