@@ -71,9 +71,9 @@ impl Default for Requests {
 }
 
 impl Requests {
-    /// Whether bytes of another request are there already.
-    pub(crate) fn are_waiting(&self, stream: &Stream) -> bool {
-        self.from < self.to || stream.has_bytes()
+    /// Whether nothing of another request was received yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.from == self.to
     }
 
     /// The next request, without its payload. `None` where the client leaves.
@@ -85,11 +85,11 @@ impl Requests {
         // A client may be silent between requests for as long as it likes, and no longer within one.
         while self.to.saturating_sub(self.from) < REQUEST_LEN {
             match stream.read(self.buf.get_mut(self.to..).unwrap_or_default()) {
-                Ok(0) if self.from == self.to => return Ok(None),
+                Ok(0) if self.is_empty() => return Ok(None),
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => self.to = self.to.saturating_add(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if self.from == self.to && is_timeout(&error) => {}
+                Err(error) if self.is_empty() && is_timeout(&error) => {}
                 Err(error) => return Err(error),
             }
         }

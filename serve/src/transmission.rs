@@ -1,8 +1,8 @@
 //! Requests and replies: several threads take requests from the connection in turn, and each answers what it took.
 //!
 //! A thread that takes a request passes the connection on to another one before it answers, so that requests of a client that has several under way are
-//! answered on all cores. For a client that waits for each answer that would only cost: waking a thread takes as long as reading from the cache. So
-//! whoever finds no other request there keeps the connection and answers first.
+//! answered on all cores. For a client that waits for each answer that would only cost: waking a thread takes longer than reading from the cache. So
+//! the connection is passed on only where requests were there lately before the answer to an earlier one.
 //!
 //! Source: the NBD protocol, `doc/proto.md`, section "Transmission".
 
@@ -37,8 +37,6 @@ const MEMORY: u32 = 32;
 #[derive(Default)]
 struct Source {
     requests: Requests,
-    /// Requests for which the connection is still passed on before they are answered.
-    several: u32,
     /// Why there are no more requests.
     end: Option<io::Result<()>>,
 }
@@ -49,6 +47,10 @@ struct Load {
     weight: u64,
     /// The thread that takes requests waits for that to become less.
     is_full: bool,
+    /// Requests whose last reply is not on its way yet.
+    unanswered: usize,
+    /// Requests for which the connection is still passed on before they are answered.
+    several: u32,
     /// Threads that answer a request, while another one may take the next.
     answering: usize,
     threads: usize,
@@ -96,7 +98,6 @@ impl Connection<'_> {
             if source.end.is_some() {
                 return;
             }
-            let were_waiting = source.requests.are_waiting(self.stream);
             let request = match self.receive(&mut source.requests) {
                 Ok(Some(request)) => request,
                 ended => {
@@ -105,10 +106,11 @@ impl Connection<'_> {
                 }
             };
             let mut load = lock(&self.load);
-            let several = were_waiting || load.answering > 0;
-            source.several = if several { MEMORY } else { source.several.saturating_sub(1) };
             load.weight = load.weight.saturating_add(request.weight(self.limits));
-            if source.several == 0 {
+            load.unanswered = load.unanswered.saturating_add(1);
+            let several = load.unanswered > 1 || !source.requests.is_empty();
+            load.several = if several { MEMORY } else { load.several.saturating_sub(1) };
+            if load.several == 0 {
                 drop(load);
                 self.answer_and_count(request, &mut buf);
                 continue;
@@ -249,7 +251,7 @@ impl Connection<'_> {
             return self.send_error(request, errno_of(&error), None);
         }
         header.copy_from_slice(&Message::default().u32(SIMPLE_REPLY_MAGIC).u32(0).u64(request.cookie).0);
-        let sent = self.send(buf);
+        let sent = self.send_last(buf);
         shrink(buf);
         sent
     }
@@ -272,7 +274,11 @@ impl Connection<'_> {
             if is_hole(&extent) {
                 let len = u32::try_from(extent.len).unwrap_or(u32::MAX);
                 let data = Message::default().u64(at).u32(len);
-                self.send(&structured(request, stop == end, chunk::OFFSET_HOLE, data.0.len()).bytes(&data.0).0)?;
+                let message = structured(request, stop == end, chunk::OFFSET_HOLE, data.0.len()).bytes(&data.0);
+                if stop == end {
+                    return self.send_last(&message.0);
+                }
+                self.send(&message.0)?;
                 at = stop;
                 continue;
             }
@@ -316,7 +322,7 @@ impl Connection<'_> {
         }
         let head = structured(request, stop == end, chunk::OFFSET_DATA, len.saturating_add(8)).u64(at);
         header.copy_from_slice(&head.0);
-        self.send(buf)?;
+        if stop == end { self.send_last(buf) } else { self.send(buf) }?;
         Ok(true)
     }
 
@@ -349,7 +355,7 @@ impl Connection<'_> {
         for (len, flags) in runs {
             data = data.u32(u32::try_from(len).unwrap_or(u32::MAX)).u32(flags);
         }
-        self.send(&structured(request, true, chunk::BLOCK_STATUS, data.0.len()).bytes(&data.0).0)
+        self.send_last(&structured(request, true, chunk::BLOCK_STATUS, data.0.len()).bytes(&data.0).0)
     }
 
     fn send_done(&self, request: &Request) -> io::Result<()> {
@@ -358,7 +364,7 @@ impl Connection<'_> {
         } else {
             Message::default().u32(SIMPLE_REPLY_MAGIC).u32(0).u64(request.cookie)
         };
-        self.send(&message.0)
+        self.send_last(&message.0)
     }
 
     fn send_error(&self, request: &Request, errno: Errno, place: Option<u64>) -> io::Result<()> {
@@ -373,12 +379,24 @@ impl Connection<'_> {
         } else {
             Message::default().u32(SIMPLE_REPLY_MAGIC).u32(errno.number()).u64(request.cookie)
         };
-        self.send(&message.0)
+        self.send_last(&message.0)
+    }
+
+    /// Sends the last reply to a request.
+    fn send_last(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut load = lock(&self.load);
+        load.unanswered = load.unanswered.saturating_sub(1);
+        // Looked at before the client knows of the answer, and so before it can send what it waited with.
+        if load.several == 0 && self.stream.has_bytes() {
+            load.several = MEMORY;
+        }
+        drop(load);
+        self.send(bytes)
     }
 
     /// Sends a whole reply. After a failure the connection is of no use.
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let _sending = lock(&self.sending);
         let mut stream = self.stream;
         stream.write_all(bytes)
     }
