@@ -13,6 +13,7 @@
 #[macro_use]
 mod print;
 
+mod ahead;
 mod any_disk;
 #[cfg(unix)]
 mod boot;

@@ -11,6 +11,7 @@ use imgfmt::partition::{Layout, Partition, read_layout};
 use serve::server::Log;
 use serve::{Address, Export, ExportName, Exports, Limits, ServedDisk, Server};
 
+use crate::ahead::{Ahead, show};
 use crate::any_disk::AnyDisk;
 use crate::counted::{Counter, Counts};
 use crate::exit::Failure;
@@ -26,6 +27,7 @@ pub(crate) struct Served {
     image: Option<Arc<Image>>,
     overlay: Option<Overlay>,
     counter: Counter,
+    readahead: Option<Ahead>,
 }
 
 impl Served {
@@ -37,9 +39,12 @@ impl Served {
         options: &DiskOptions,
         overlay: Option<&Path>,
     ) -> Result<Self, Failure> {
-        let image = match name.is_hikae() {
-            true => Some(name.open_with(packs, &OpenOptions { cache_bytes })?),
-            false => None,
+        let (image, readahead) = match name.is_hikae() {
+            true => {
+                let (readahead, cache_bytes) = Ahead::start(cache_bytes)?;
+                (Some(name.open_with(packs, &OpenOptions { cache_bytes })?), Some(readahead))
+            }
+            false => (None, None),
         };
         let any = match &image {
             Some(image) => AnyDisk::of_image(image, name)?,
@@ -48,12 +53,13 @@ impl Served {
         let overlay = overlay.map(|path| any.open_overlay(path)).transpose()?;
         let layout = read_layout(&*any.disk)?;
         let counter = Counter::of(image.clone());
-        let counted = counter.count(Arc::clone(&any.disk));
+        // Under the overlay, since what lies in it can change.
+        let shown = counter.count(show(readahead.as_ref(), Arc::clone(&any.disk)));
         let disk = match &overlay {
-            Some(overlay) => ServedDisk::Writable(overlay.disk(counted)?),
-            None => ServedDisk::ReadOnly(counted),
+            Some(overlay) => ServedDisk::Writable(overlay.disk(shown)?),
+            None => ServedDisk::ReadOnly(shown),
         };
-        Ok(Self { any, disk, layout, image, overlay, counter })
+        Ok(Self { any, disk, layout, image, overlay, counter, readahead })
     }
 
     /// The image that the disk is in.
@@ -117,8 +123,8 @@ impl Served {
         if Some(entry.number) == self.any.generation {
             return Ok(Some((self.disk.clone(), self.any.what.clone())));
         }
-        let disk = self.counter.count(Arc::new(image.generation(entry.number)?));
-        Ok(Some((ServedDisk::ReadOnly(disk), format!("generation {}", entry.number))))
+        let disk = show(self.readahead.as_ref(), Arc::new(image.generation(entry.number)?));
+        Ok(Some((ServedDisk::ReadOnly(self.counter.count(disk)), format!("generation {}", entry.number))))
     }
 }
 

@@ -32,6 +32,7 @@ pub mod overlay;
 pub mod partition;
 mod platform;
 pub mod ranges;
+pub mod readahead;
 pub mod restore;
 pub mod source;
 pub mod startup;

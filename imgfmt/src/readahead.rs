@@ -1,11 +1,14 @@
 //! Reads ahead: what a program reads in sequence is decoded before it asks, on cores that are idle.
 //!
-//! The kernel asks for a sequence in small pieces (128 KiB, unless the administrator allows more), one or two at a time, which would leave all
-//! but one core idle and the reader waiting for each. So a file that is read in sequence is cut into blocks; the blocks in front of the
+//! Whoever reads a sequence through a front asks for it in small pieces (the kernel 128 KiB, unless the administrator allows more), one or two at a time, which would leave all
+//! but one core idle and the reader waiting for each. So what is read in sequence is cut into blocks; the blocks in front of the
 //! reader are read by workers and kept, within a limit of bytes that all files share, until the reader has passed them. A read that
 //! lies in a block is answered from it; every other read goes straight to the file. No lock is held while anything is read or decoded.
 //!
-//! A block that fails says nothing about its bytes: the reads in it then go straight to the file, so that only the damaged ones fail.
+//! A block that fails says nothing about its bytes: the reads in it then go straight to the file, so that only the damaged ones fail. Nothing that is read
+//! ahead may change: an overlay lies over what is read ahead, never under it.
+
+mod disk;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -14,9 +17,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use imgfmt::Result;
-use imgfmt::filesystem::files::{Content, NodeId};
+use crate::error::Result;
+use crate::filesystem::files::Content;
+
+pub use disk::ReadaheadDisk;
 
 /// Bytes of a block.
 const BLOCK: u64 = 1 << 20;
@@ -26,14 +32,20 @@ const MAX_WINDOW: u64 = 8;
 const SLACK: u64 = 1 << 20;
 /// Reads that make a sequence.
 const READS_OF_SEQUENCE: u32 = 3;
+/// Sequences of one file that are followed at once.
+const MAX_SEQUENCES: usize = 8;
+/// How long a reader waits for a block that a worker reads. One that takes longer has lost its core to another program, and the reader has one.
+const PATIENCE: Duration = Duration::from_millis(2);
 
-/// An open file, read by any number of threads.
-pub(crate) struct OpenFile {
-    node: NodeId,
-    content: Box<dyn Content>,
-    position: Mutex<Position>,
-    /// Files that are read in sequence now; this one counts while its position says so.
+/// A file that is read, by any number of threads, and how far they are. Its content never changes.
+pub struct OpenFile {
+    /// Files of one number have the same bytes and share their blocks.
+    number: u64,
+    /// The latest first.
+    positions: Mutex<VecDeque<Position>>,
+    /// Sequences that are read now; those of this file count while their positions say so.
     active: Arc<AtomicUsize>,
+    content: Box<dyn Content>,
 }
 
 /// Where a reader is.
@@ -51,12 +63,13 @@ struct Position {
 
 impl fmt::Debug for OpenFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenFile").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("OpenFile").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
 impl OpenFile {
-    pub(crate) fn content(&self) -> &dyn Content {
+    /// The content.
+    pub fn content(&self) -> &dyn Content {
         &*self.content
     }
 
@@ -67,15 +80,25 @@ impl OpenFile {
 
     /// Takes note of a read. Returns the blocks that should be read ahead now.
     fn note(&self, range: &Range<u64>, most: u64) -> Range<u64> {
-        let mut position = self.position.lock().expect("no holder of the lock panics");
-        let near = position.next.saturating_sub(SLACK)..=position.next.saturating_add(SLACK);
-        if !near.contains(&range.start) {
-            if position.is_sequence {
+        let mut positions = self.positions.lock().expect("no holder of the lock panics");
+        let near = |position: &Position| {
+            (position.next.saturating_sub(SLACK)..=position.next.saturating_add(SLACK)).contains(&range.start)
+        };
+        let found = positions.iter().position(near).and_then(|at| positions.remove(at));
+        let Some(mut position) = found else {
+            if positions.len() >= MAX_SEQUENCES && positions.pop_back().is_some_and(|last| last.is_sequence) {
                 self.active.fetch_sub(1, Ordering::Relaxed);
             }
-            *position = Position { next: range.end, reads: 1, ..Position::default() };
+            positions.push_front(Position { next: range.end, reads: 1, ..Position::default() });
             return 0..0;
-        }
+        };
+        let blocks = self.follow(&mut position, range, most);
+        positions.push_front(position);
+        blocks
+    }
+
+    /// Moves a position behind a read of its sequence. Returns the blocks that should be read ahead now.
+    fn follow(&self, position: &mut Position, range: &Range<u64>, most: u64) -> Range<u64> {
         position.next = position.next.max(range.end);
         position.reads = position.reads.saturating_add(1);
         if position.reads < READS_OF_SEQUENCE {
@@ -102,22 +125,34 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        if self.position.get_mut().is_ok_and(|position| position.is_sequence) {
-            self.active.fetch_sub(1, Ordering::Relaxed);
-        }
+        let sequences = self.positions.get_mut().map_or(0, |all| all.iter().filter(|each| each.is_sequence).count());
+        self.active.fetch_sub(sequences, Ordering::Relaxed);
     }
 }
 
 /// Bytes for an answer.
-pub(crate) enum Bytes {
+pub enum Bytes {
     /// A part of a block.
     Block(Arc<Buffer>, Range<usize>),
     /// Read for this answer.
     Own(Buffer),
 }
 
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bytes").field("len", &self.as_slice().len()).finish()
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer").field("len", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
 impl Bytes {
-    pub(crate) fn as_slice(&self) -> &[u8] {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Block(block, range) => block.bytes.get(range.clone()).unwrap_or_default(),
             Self::Own(buffer) => &buffer.bytes,
@@ -126,7 +161,7 @@ impl Bytes {
 }
 
 /// A buffer that goes back to the pool it came from: fresh memory costs more than what is read into it.
-pub(crate) struct Buffer {
+pub struct Buffer {
     bytes: Vec<u8>,
     pool: Arc<Pool>,
 }
@@ -154,7 +189,7 @@ fn buffer(pool: &Arc<Pool>, len: usize) -> Buffer {
 }
 
 /// A block of a file.
-type Key = (NodeId, u64);
+type Key = (u64, u64);
 
 enum Block {
     Queued,
@@ -182,8 +217,8 @@ struct Shared {
     pool: Arc<Pool>,
 }
 
-/// Reads ahead for all open files of a mount.
-pub(crate) struct Readahead {
+/// Reads ahead for all files and disks that a front shows.
+pub struct Readahead {
     shared: Arc<Shared>,
     active: Arc<AtomicUsize>,
     workers: Vec<JoinHandle<()>>,
@@ -197,7 +232,7 @@ impl fmt::Debug for Readahead {
 
 impl Readahead {
     /// Starts `workers` threads that keep at most `limit` bytes of blocks (at least two blocks).
-    pub(crate) fn start(workers: usize, limit: u64) -> std::io::Result<Self> {
+    pub fn start(workers: usize, limit: u64) -> std::io::Result<Self> {
         let most = usize::try_from(limit / BLOCK).unwrap_or(usize::MAX).max(2);
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -215,17 +250,14 @@ impl Readahead {
         Ok(readahead)
     }
 
-    /// An open file that is read through this.
-    pub(crate) fn file(&self, node: NodeId, content: Box<dyn Content>) -> Arc<OpenFile> {
-        Arc::new(OpenFile { node, content, position: Mutex::default(), active: Arc::clone(&self.active) })
+    /// A file that is read through this. Those of one number must have the same bytes.
+    pub fn file(&self, number: u64, content: Box<dyn Content>) -> Arc<OpenFile> {
+        Arc::new(OpenFile { number, content, positions: Mutex::default(), active: Arc::clone(&self.active) })
     }
 
     /// Reads `range`, which must lie inside the file.
-    pub(crate) fn read(&self, file: &Arc<OpenFile>, range: Range<u64>) -> Result<Bytes> {
-        let ahead = file.note(&range, u64::try_from(self.shared.most).unwrap_or(u64::MAX));
-        if !ahead.is_empty() {
-            self.shared.queue(file, ahead);
-        }
+    pub fn read(&self, file: &Arc<OpenFile>, range: Range<u64>) -> Result<Bytes> {
+        self.note(file, &range);
         let block = range.start / BLOCK;
         let in_block = file.block_range(block);
         if range.end <= in_block.end {
@@ -239,8 +271,38 @@ impl Readahead {
         }
         let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
         let mut own = buffer(&self.shared.pool, len);
-        let mut at = range.start;
-        let mut rest = own.bytes.as_mut_slice();
+        self.copy(file, &mut own.bytes, range.start)?;
+        Ok(Bytes::Own(own))
+    }
+
+    /// Fills `buf` from `offset`; the range must lie inside the file. `readers` are the reads of the file that are under way: where every core has one
+    /// already there is nothing to gain, and no block is asked for.
+    fn fill(&self, file: &Arc<OpenFile>, buf: &mut [u8], offset: u64, readers: usize) -> Result<()> {
+        if readers > self.workers.len().div_ceil(2) {
+            return match self.shared.ready(file, buf.len(), offset) {
+                Some((block, from)) => {
+                    let kept = block.bytes.get(from..from.saturating_add(buf.len())).unwrap_or_default();
+                    buf.copy_from_slice(kept);
+                    Ok(())
+                }
+                None => file.content.read_at(buf, offset),
+            };
+        }
+        let len = u64::try_from(buf.len()).unwrap_or(u64::MAX);
+        self.note(file, &(offset..offset.saturating_add(len)));
+        self.copy(file, buf, offset)
+    }
+
+    fn note(&self, file: &Arc<OpenFile>, range: &Range<u64>) {
+        let ahead = file.note(range, u64::try_from(self.shared.most).unwrap_or(u64::MAX));
+        if !ahead.is_empty() {
+            self.shared.queue(file, ahead);
+        }
+    }
+
+    /// Fills `buf` from `offset`, block by block.
+    fn copy(&self, file: &Arc<OpenFile>, buf: &mut [u8], offset: u64) -> Result<()> {
+        let (mut at, mut rest) = (offset, buf);
         while !rest.is_empty() {
             let block = at / BLOCK;
             let in_block = file.block_range(block);
@@ -255,9 +317,12 @@ impl Readahead {
                 None => file.content.read_at(now, at)?,
             }
             at = at.saturating_add(u64::try_from(part).unwrap_or(u64::MAX));
+            if at == in_block.end {
+                self.shared.passed(file, block);
+            }
             rest = later;
         }
-        Ok(Bytes::Own(own))
+        Ok(())
     }
 }
 
@@ -281,7 +346,7 @@ impl Shared {
     fn queue(&self, file: &Arc<OpenFile>, blocks: Range<u64>) {
         let mut state = self.lock();
         for block in blocks {
-            let key = (file.node, block);
+            let key = (file.number, block);
             if state.blocks.contains_key(&key) {
                 continue;
             }
@@ -295,19 +360,26 @@ impl Shared {
             }
             state.queue.push_back((key, Arc::clone(file)));
         }
+        let queued = state.queue.len();
         drop(state);
-        self.work.notify_all();
+        (0..queued).for_each(|_| self.work.notify_one());
     }
 
-    /// The block where it was asked for: waits for one that is being read, and reads one that no worker has come to yet.
+    /// The block where it was asked for: waits for one that is being read, though not for long, and reads one that no worker has come to yet.
     fn take(&self, file: &Arc<OpenFile>, block: u64) -> Option<Arc<Buffer>> {
-        let key = (file.node, block);
+        let key = (file.number, block);
         let mut state = self.lock();
+        let mut has_waited = false;
         loop {
             match state.blocks.get_mut(&key)? {
                 Block::Ready(buffer) => return Some(Arc::clone(buffer)),
                 Block::Failed => return None,
-                Block::Running => state = self.done.wait(state).expect("no holder of the lock panics"),
+                Block::Running if has_waited => return None,
+                Block::Running => {
+                    let still_running = |state: &mut State| matches!(state.blocks.get(&key), Some(Block::Running));
+                    let waited = self.done.wait_timeout_while(state, PATIENCE, still_running);
+                    (state, has_waited) = (waited.expect("no holder of the lock panics").0, true);
+                }
                 found @ Block::Queued => {
                     *found = Block::Running;
                     drop(state);
@@ -318,10 +390,22 @@ impl Shared {
         }
     }
 
+    /// The block that holds `len` bytes from `offset` where it is there and whole, and where in it they begin.
+    fn ready(&self, file: &Arc<OpenFile>, len: usize, offset: u64) -> Option<(Arc<Buffer>, usize)> {
+        let block = offset / BLOCK;
+        let from = usize::try_from(offset.saturating_sub(block.saturating_mul(BLOCK))).ok()?;
+        match self.lock().blocks.get(&(file.number, block)) {
+            Some(Block::Ready(buffer)) if from.checked_add(len)? <= buffer.bytes.len() => {
+                Some((Arc::clone(buffer), from))
+            }
+            _ => None,
+        }
+    }
+
     /// Reads a block that was marked as running.
     fn run(&self, file: &Arc<OpenFile>, block: u64) {
         // A reader that panics must not leave others waiting for the block.
-        let mut finish = Finish { shared: self, key: (file.node, block), block: Block::Failed };
+        let mut finish = Finish { shared: self, key: (file.number, block), block: Block::Failed };
         let range = file.block_range(block);
         let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
         let mut buffer = buffer(&self.pool, len);
@@ -335,8 +419,8 @@ impl Shared {
         let mut state = self.lock();
         // Not this one yet: an earlier part of it can still be on its way.
         for old in block.saturating_sub(2)..block {
-            if let Some(Block::Ready(_) | Block::Failed) = state.blocks.get(&(file.node, old)) {
-                state.blocks.remove(&(file.node, old));
+            if let Some(Block::Ready(_) | Block::Failed) = state.blocks.get(&(file.number, old)) {
+                state.blocks.remove(&(file.number, old));
             }
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! kernel -> fuser's threads -> translate -> imgfmt::tree
-//!                                 \-> readahead -> decodes ahead
+//!                                 \-> imgfmt::readahead -> decodes ahead
 //! ```
 
 #![cfg(unix)]
@@ -26,7 +26,6 @@ mod folders;
 mod lock_folders;
 mod mount;
 mod mounts;
-mod readahead;
 mod streams;
 mod translate;
 mod writes;

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fuser::{Config, MountOption, Session, SessionACL};
+use imgfmt::readahead::Readahead;
 use imgfmt::tree::Tree;
 
 use crate::attributes::Owners;
 use crate::mounts::{self, Unmounted};
-use crate::readahead::Readahead;
 use crate::translate::Translate;
 
 /// The type of our mounts: `fuse.hikae` in the system's table.

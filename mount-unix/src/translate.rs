@@ -19,6 +19,7 @@ use fuser::{
 };
 use imgfmt::error::full_message;
 use imgfmt::filesystem::files::{Attributes, Content, Entry, FileSystem, NodeId, NodeKind};
+use imgfmt::readahead::{Bytes, OpenFile, Readahead};
 use imgfmt::tree::Tree;
 use imgfmt::tree::content::RawFile;
 use imgfmt::{Error, ExtentKind};
@@ -28,7 +29,6 @@ use crate::errno::errno;
 use crate::folders::OpenFolder;
 use crate::lock_folders::{LockFolders, is_lock, lock_number};
 use crate::mount::Log;
-use crate::readahead::{Bytes, OpenFile, Readahead};
 use crate::streams::{StreamName, Streams};
 use crate::writes::{self, Opened, wants_to_write};
 
@@ -175,7 +175,7 @@ impl Translate {
             Some(stream) => self.tree.open(stream.node, Some(&stream.name))?,
             None => self.tree.open(node, None)?,
         };
-        Ok(Opened::Read(self.readahead.file(node, content)))
+        Ok(Opened::Read(self.readahead.file(node.0, content)))
     }
 
     /// The answer to an open, and to a creation: what can change is not kept by the kernel.

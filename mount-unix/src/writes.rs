@@ -5,11 +5,11 @@ use std::sync::Arc;
 use fuser::{Errno, FileAttr, FileHandle, INodeNo, OpenAccMode, OpenFlags, RenameFlags, ReplyEmpty};
 use imgfmt::filesystem::files::NodeId;
 use imgfmt::overlay::ResizableDisk;
+use imgfmt::readahead::OpenFile;
 use imgfmt::view::writable::WritableView;
 use imgfmt::{Disk, Error, WritableDisk};
 
 use crate::lock_folders::{is_lock, is_lock_name};
-use crate::readahead::OpenFile;
 use crate::translate::{Answer, Translate};
 
 /// `O_DSYNC`, which `O_SYNC` holds too: the same on all machines that Linux's FUSE is used on but MIPS, PA-RISC, Alpha and SPARC.

@@ -11,6 +11,7 @@ use imgfmt::image::verdict::BootVerdict;
 use serde_json::{Value, json};
 use serve::ServedDisk;
 
+use crate::ahead::{Ahead, show};
 use crate::any_disk::AnyDisk;
 use crate::boot::contents;
 use crate::boot::evidence::{Decision, Evidence, Outcome};
@@ -25,6 +26,9 @@ use crate::exit::{DONE, FOUND, Failure};
 use crate::image_name::ImageName;
 use crate::source::DiskOptions;
 use crate::text::{parse_size, printable};
+
+/// Bytes of decoded data that a machine gets; a quarter of that is decoded ahead.
+const CACHE: u64 = 64 << 20;
 
 /// Starts a disk in a virtual machine, BIOS or UEFI as its boot structures want it. The disk itself is never written: what the guest writes is
 /// thrown away at the end. With --test nobody need watch: it tells whether the disk boots, by what shows it, and keeps a picture.
@@ -138,10 +142,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let qemu = Qemu::find(folder.path())?;
     let overlay = arguments.overlay.as_deref().map(|file| disk.open_overlay(file)).transpose()?;
     let counter = Counter::of(disk.image.clone());
-    let counted = counter.count(Arc::clone(&disk.disk));
+    // Firmware and boot loaders read one piece after the other and wait for each.
+    let ahead = match disk.image {
+        Some(_) => Some(Ahead::start(CACHE)?.0),
+        None => None,
+    };
+    let base = counter.count(show(ahead.as_ref(), Arc::clone(&disk.disk)));
     let shown = match &overlay {
-        Some(overlay) => ServedDisk::Writable(overlay.disk(counted)?),
-        None => ServedDisk::ReadOnly(counted),
+        Some(overlay) => ServedDisk::Writable(overlay.disk(base)?),
+        None => ServedDisk::ReadOnly(base),
     };
     let served = Served::start(shown, overlay, folder.path())?;
     if arguments.test {

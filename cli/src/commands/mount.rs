@@ -23,6 +23,7 @@ use imgfmt::image::{Image, OpenOptions};
 use imgfmt::tree::{Tree, TreeOptions};
 use serve::{Address, Limits, Stop};
 
+use crate::ahead::part_of;
 use crate::exit::{DONE, FAILED, Failure};
 use crate::image_name::{ImageName, choose};
 use crate::served::Served;
@@ -108,7 +109,7 @@ fn serve(arguments: &Arguments, in_background: bool) -> Result<u8, Failure> {
         system::leave_terminal();
     }
     let log = Arc::new(LogLines::open(arguments.log.as_deref(), in_background)?);
-    let readahead_bytes = (arguments.cache / 4).min(64 << 20);
+    let readahead_bytes = part_of(arguments.cache);
     let (tree, served) = open(arguments, arguments.cache.saturating_sub(readahead_bytes))?;
     let lines = Arc::clone(&log);
     let heard: Log = Arc::new(move |line: &str| lines.add(line));

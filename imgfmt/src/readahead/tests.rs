@@ -2,10 +2,9 @@
 
 use std::sync::atomic::AtomicU64;
 
-use imgfmt::disk::check_range;
-use imgfmt::{Error, Extent, ExtentKind};
-
 use super::*;
+use crate::disk::{Disk, Extent, ExtentKind, check_range};
+use crate::error::Error;
 
 /// A file whose byte at `n` follows from `n`.
 #[derive(Debug, Default)]
@@ -58,7 +57,7 @@ fn a_sequence_is_read_right_and_about_once() {
         let readahead = Readahead::start(2, limit).unwrap();
         let bytes_read = Arc::new(AtomicU64::new(0));
         let model = Model { len: LEN, bytes_read: Arc::clone(&bytes_read), ..Model::default() };
-        let file = readahead.file(NodeId(1), Box::new(model));
+        let file = readahead.file(1, Box::new(model));
         let mut at = 0;
         while at < LEN {
             check(&readahead, &file, at..(at + piece).min(LEN));
@@ -72,7 +71,7 @@ fn a_sequence_is_read_right_and_about_once() {
 #[test]
 fn reads_that_overtake_each_other_are_right() {
     let readahead = Readahead::start(2, 32 << 20).unwrap();
-    let file = readahead.file(NodeId(1), Box::new(Model { len: LEN, ..Model::default() }));
+    let file = readahead.file(1, Box::new(Model { len: LEN, ..Model::default() }));
     let pieces = LEN / 131_072;
     for n in 0..pieces {
         let n = if n % 2 == 0 { (n + 1).min(pieces - 1) } else { n - 1 };
@@ -83,8 +82,7 @@ fn reads_that_overtake_each_other_are_right() {
 #[test]
 fn many_readers_of_many_files_in_a_small_limit_are_right() {
     let readahead = Readahead::start(3, 4 << 20).unwrap();
-    let files: Vec<_> =
-        (0..6).map(|n| readahead.file(NodeId(n), Box::new(Model { len: LEN, ..Model::default() }))).collect();
+    let files: Vec<_> = (0..6).map(|n| readahead.file(n, Box::new(Model { len: LEN, ..Model::default() }))).collect();
     std::thread::scope(|scope| {
         for thread in 0..12_u64 {
             let (readahead, file) = (&readahead, &files[thread as usize % files.len()]);
@@ -109,7 +107,7 @@ fn damage_fails_the_reads_that_touch_it_and_no_others() {
         let bad = 5 * BLOCK + 300_000..5 * BLOCK + 300_100;
         let readahead = Readahead::start(2, 64 << 20).unwrap();
         let model = Model { len: LEN, bad: bad.clone(), panics, ..Model::default() };
-        let file = readahead.file(NodeId(1), Box::new(model));
+        let file = readahead.file(1, Box::new(model));
         let mut at = 0;
         while at < LEN {
             let range = at..(at + 65_536).min(LEN);
@@ -127,13 +125,100 @@ fn damage_fails_the_reads_that_touch_it_and_no_others() {
 #[test]
 fn an_empty_file_and_the_end_of_one_are_no_trouble() {
     let readahead = Readahead::start(1, 8 << 20).unwrap();
-    let empty = readahead.file(NodeId(1), Box::new(Model::default()));
+    let empty = readahead.file(1, Box::new(Model::default()));
     assert!(readahead.read(&empty, 0..0).unwrap().as_slice().is_empty());
-    let file = readahead.file(NodeId(2), Box::new(Model { len: BLOCK, ..Model::default() }));
+    let file = readahead.file(2, Box::new(Model { len: BLOCK, ..Model::default() }));
     for _ in 0..6 {
         check(&readahead, &file, BLOCK - 10..BLOCK);
         check(&readahead, &file, 0..BLOCK);
     }
     drop(file);
     assert_eq!(readahead.active.load(Ordering::Relaxed), 0);
+}
+
+/// The model as a disk.
+struct ModelDisk(Model);
+
+impl Disk for ModelDisk {
+    fn len(&self) -> u64 {
+        self.0.len
+    }
+    fn sector_size(&self) -> u32 {
+        512
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read_at(buf, offset)
+    }
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        self.0.extent_at(offset)
+    }
+}
+
+#[test]
+fn a_disk_reads_the_same_in_sequences_that_mix_and_by_many_readers() {
+    let readahead = Arc::new(Readahead::start(2, 16 << 20).unwrap());
+    let bytes_read = Arc::new(AtomicU64::new(0));
+    let model = Model { len: LEN, bytes_read: Arc::clone(&bytes_read), ..Model::default() };
+    let disk = ReadaheadDisk::new(&readahead, Arc::new(ModelDisk(model)));
+    let check = |at: u64, len: u64| {
+        let mut buf = vec![0; usize::try_from(len).unwrap()];
+        disk.read_at(&mut buf, at).unwrap();
+        assert!(buf.iter().copied().eq((at..at + len).map(byte_at)), "{len} at {at}");
+    };
+    // Two sequences that take turns.
+    for at in (0..8 * BLOCK).step_by(200_000) {
+        check(at, 200_000);
+        check(10 * BLOCK + at, 200_000);
+    }
+    let read = bytes_read.load(Ordering::Relaxed);
+    assert!(read < 26 * BLOCK, "both are followed, so hardly anything is read twice: {read}");
+    std::thread::scope(|scope| {
+        for thread in 0..8_u64 {
+            let check = &check;
+            scope.spawn(move || (0..60).for_each(|n| check(thread * BLOCK + n * 150_000, 150_000)));
+        }
+    });
+    assert!(disk.read_at(&mut [0; 2], LEN - 1).is_err());
+    drop(disk);
+    assert_eq!(readahead.active.load(Ordering::Relaxed), 0);
+}
+
+/// A file of which one block is read so slowly that it never comes.
+#[derive(Debug)]
+struct Stuck {
+    model: Model,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Content for Stuck {
+    fn len(&self) -> u64 {
+        self.model.len
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if buf.len() as u64 == BLOCK {
+            let (open, changed) = &*self.gate;
+            let _open = changed.wait_while(open.lock().unwrap(), |open| !*open).unwrap();
+        }
+        self.model.read_at(buf, offset)
+    }
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
+        self.model.extent_at(offset)
+    }
+    fn places(&self) -> Option<Vec<Range<u64>>> {
+        None
+    }
+}
+
+#[test]
+fn a_reader_does_not_wait_for_long_for_a_worker_that_has_no_core() {
+    let readahead = Readahead::start(1, 16 << 20).unwrap();
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let model = Model { len: LEN, ..Model::default() };
+    let file = readahead.file(1, Box::new(Stuck { model, gate: Arc::clone(&gate) }));
+    // The worker is in the block behind the third read and stays there; the reader passes it.
+    for n in 0..10 {
+        check(&readahead, &file, n * 131_072..(n + 1) * 131_072);
+    }
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
 }

@@ -22,6 +22,7 @@ const FLOORS: &[&str] = &[
     "export",
     "volume",
     "filesystem",
+    "readahead",
     "startup",
     "image",
     "extract",
