@@ -14,5 +14,6 @@ pub(crate) mod report;
 pub(crate) mod screen;
 pub(crate) mod served;
 pub(crate) mod start;
+pub(crate) mod tied;
 pub(crate) mod virtualbox;
 pub(crate) mod watch;

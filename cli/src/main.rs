@@ -48,6 +48,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    #[cfg(unix)]
+    if let Some(code) = boot::tied::become_program() {
+        return code;
+    }
     // A shell that asks for completions sets COMPLETE; it is answered and the program ends.
     clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     let arguments = match Arguments::try_parse() {

@@ -4,8 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::boot::kvm;
 use crate::boot::start::{Firmware, find_ovmf};
+use crate::boot::{kvm, tied};
 use crate::exit::Failure;
 
 /// How the guest's disk is attached.
@@ -83,7 +83,7 @@ impl Qemu {
 
     /// The command that starts a machine, without a display. `folder` takes its variables.
     pub(crate) fn command(&self, options: &Options, drive: &Drive, folder: &Path) -> Result<Command, Failure> {
-        let mut command = Command::new(&self.program);
+        let mut command = tied::command(&self.program);
         if self.kvm {
             command.args(["-accel", "kvm", "-cpu", "host"]);
         } else {

@@ -7,7 +7,7 @@ use imgfmt::image::store::PackStore;
 
 use crate::boot::SAMPLES;
 use crate::boot_systems::linux;
-use crate::machine::{HIKAE, Ran, hikae, run, shell, sparse_file, text};
+use crate::machine::{HIKAE, Ran, hikae, run, shell, sparse_file, start, text, wait_until};
 
 /// Runs the test on a disk with little memory. Machines are slow where others run beside them, so the limit is generous.
 fn test(folder: &Path, arguments: &[&str]) -> Ran {
@@ -231,4 +231,41 @@ fn what_a_guest_writes_is_kept_in_an_overlay_until_that_is_thrown_away() {
     hikae(folder, ["overlay", "discard", "guest.overlay", "--yes"]).expect(0);
     boots(&overlay, 1);
     shell(folder, "sha256sum --check --quiet sums");
+}
+
+/// Processes whose parent is `parent` and that run a program with this word in its name.
+fn children(parent: u32, word: &str) -> Vec<u32> {
+    let processes =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_one = |id: &u32| {
+        // "id (name) state parent ..."; a process may be gone by now.
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let (name, rest) = stat.rsplit_once(')').unwrap_or_default();
+        name.contains(word) && rest.split_whitespace().nth(1) == Some(&parent.to_string())
+    };
+    processes.filter(is_one).collect()
+}
+
+#[test]
+fn killed_hard_it_takes_the_machine_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    sparse_file(&folder.join("disk.img"), 1 << 20);
+    let plain = ["boot", "--memory", "32M", "--firmware", "bios", "disk.img", "--", "-display", "none"];
+    let tested = ["boot", "--test", "--memory", "32M", "--firmware", "bios", "--limit", "100s", "disk.img"];
+    for arguments in [&plain[..], &tested] {
+        let mut hikae = start(folder, arguments);
+        let mut machine = Vec::new();
+        wait_until("the machine runs", || {
+            machine = children(hikae.id(), "qemu-system");
+            !machine.is_empty()
+        });
+        hikae.kill().unwrap();
+        hikae.wait().unwrap();
+        wait_until("the machine is gone", || {
+            // A dead process that nobody waited for is gone, too.
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", machine[0])).unwrap_or_default();
+            !stat.contains("qemu-system") || stat.contains(") Z ")
+        });
+    }
 }

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// The program under test.
 pub(crate) const HIKAE: &str = env!("CARGO_BIN_EXE_hikae");
@@ -91,6 +92,16 @@ pub(crate) fn start(folder: &Path, args: &[&str]) -> std::process::Child {
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
     command.spawn().unwrap()
+}
+
+/// Waits for something that should come soon.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "{what} does not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Runs a program that needs root: by itself where we are root, through sudo otherwise. Ends the test unless it succeeds.

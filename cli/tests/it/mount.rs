@@ -6,9 +6,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use crate::machine::{HIKAE, Ran, as_root, hikae, run, shell, start, text};
+use crate::machine::{HIKAE, Ran, as_root, hikae, run, shell, start, text, wait_until};
 
 /// ENOTCONN: what a mount says whose process is gone.
 const NOT_CONNECTED: i32 = 107;
@@ -35,14 +34,6 @@ fn server(image: &Path) -> Option<u32> {
     };
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.into_iter().find(is_server)
-}
-
-fn wait_until(what: &str, done: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < end, "{what} does not happen");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn is_mounted(dir: &Path) -> bool {
