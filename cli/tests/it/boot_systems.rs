@@ -6,7 +6,7 @@ use crate::boot::{SAMPLES, boot_with};
 use crate::machine::{hikae, run, shell, sparse_file, text};
 
 /// The kernel and the busybox that `.ci/install` has fetched.
-const GUEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guest");
+pub(crate) const GUEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guest");
 
 /// A small real Linux, by `bios` or `uefi`.
 pub(crate) fn linux(folder: &Path, name: &str, firmware: &str, arguments: &[&str]) -> PathBuf {

@@ -19,6 +19,7 @@ mod disks;
 mod exports;
 mod files;
 mod formats;
+mod kernel_client;
 mod machine;
 mod mount;
 mod names;

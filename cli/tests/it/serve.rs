@@ -7,14 +7,14 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use crate::machine::{HIKAE, Random, hikae, run, shell};
 
 /// A server in a folder, ended politely.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     out: BufReader<ChildStdout>,
     uri: String,
 }
 
 impl Server {
-    fn start(folder: &Path, args: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, args: &[&str]) -> Self {
         let mut command = Command::new(HIKAE);
         command.arg("serve").args(args).arg("--json").current_dir(folder).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -26,7 +26,7 @@ impl Server {
     }
 
     /// The address of an export.
-    fn export(&self, name: &str) -> String {
+    pub(crate) fn export(&self, name: &str) -> String {
         match self.uri.split_once("/?") {
             Some((scheme, query)) => format!("{scheme}/{name}?{query}"),
             None => format!("{}/{name}", self.uri),
@@ -34,12 +34,20 @@ impl Server {
     }
 
     /// Ends it. Returns what it said at its end.
-    fn stop(mut self) -> serde_json::Value {
+    pub(crate) fn stop(mut self) -> serde_json::Value {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let said = serde_json::from_reader(self.out).unwrap();
+        let said = serde_json::from_reader(&mut self.out).unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
         said
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Best effort: one that was stopped is gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -64,7 +72,7 @@ fn what_was_read_and_what_was_decoded_for_it_is_counted() {
 }
 
 /// An image with two generations of a disk that has an ext4 partition with noise in it.
-fn image(folder: &Path) -> Vec<u8> {
+pub(crate) fn image(folder: &Path) -> Vec<u8> {
     shell(
         folder,
         "truncate -s 24M disk.raw; printf 'label: dos\\nunit: sectors\\nstart=2048, size=32768, type=83\\n' | sfdisk --quiet disk.raw
