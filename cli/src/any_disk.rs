@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use imgfmt::Disk;
 use imgfmt::format::About;
+use imgfmt::format::identity::Identity;
 use imgfmt::image::Image;
 use imgfmt::image::record::Source;
 use imgfmt::overlay::{self, Overlay, Proof};
@@ -157,6 +158,14 @@ impl AnyDisk {
         match self.generation {
             Some(number) => format!("generation {number} of {}", path.display()),
             None => path.display().to_string(),
+        }
+    }
+
+    /// What identifiers of files that show it come from.
+    pub(crate) fn file_identity(&self) -> Result<Identity, Failure> {
+        match (&self.image, self.generation) {
+            (Some(image), Some(number)) => Ok(image.generation(number)?.record().identity()),
+            _ => Ok(self.name.identity_of_file()),
         }
     }
 

@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use imgfmt::Result;
 use imgfmt::disk::Slice;
+use imgfmt::format::identity::Identity;
 use imgfmt::image::{Image, OpenOptions};
 use imgfmt::overlay::Overlay;
 use imgfmt::partition::{Layout, Partition, read_layout};
+use imgfmt::view::table::{identity_of_partition, with_table};
+use imgfmt::view::writable::writable_with_table;
+use imgfmt::{Error, Result};
 use serve::server::Log;
 use serve::{Address, Export, ExportName, Exports, Limits, ServedDisk, Server};
 
@@ -23,12 +26,23 @@ use crate::text::{printable, short_size};
 pub(crate) struct Served {
     any: AnyDisk,
     disk: ServedDisk,
+    identity: Identity,
     layout: Layout,
     image: Option<Arc<Image>>,
     overlay: Option<Overlay>,
     counter: Counter,
     readahead: Option<Ahead>,
 }
+
+/// A disk that is served, or whose partitions are.
+struct Shown {
+    disk: ServedDisk,
+    what: String,
+    identity: Identity,
+}
+
+/// What follows the name of a partition that is served with a table made up around it.
+const AS_DISK: &str = ".disk";
 
 impl Served {
     /// Opens what `name` says; with an overlay its writes go there.
@@ -59,7 +73,8 @@ impl Served {
             Some(overlay) => ServedDisk::Writable(overlay.disk(shown)?),
             None => ServedDisk::ReadOnly(shown),
         };
-        Ok(Self { any, disk, layout, image, overlay, counter, readahead })
+        let identity = any.file_identity()?;
+        Ok(Self { any, disk, identity, layout, image, overlay, counter, readahead })
     }
 
     /// The image that the disk is in.
@@ -115,16 +130,44 @@ impl Served {
         self.overlay.as_ref().map_or(Ok(()), Overlay::flush)
     }
 
+    /// A partition `pN`, or with `pN.disk` a partition with a table made up around it.
+    fn part(&self, whole: &Shown, layout: &Layout, name: &str) -> Result<Option<ServedDisk>> {
+        let Some(name) = name.strip_suffix(AS_DISK) else { return partition(&whole.disk, layout, name) };
+        let (Some(part), Some(number)) = (partition(&whole.disk, layout, name)?, number_of(name)) else {
+            return Ok(None);
+        };
+        let refused = |reason: String| Error::Refused(format!("{name} cannot be shown as a disk: {reason}"));
+        Ok(Some(match (part, &self.overlay) {
+            (ServedDisk::Writable(part), Some(overlay)) => {
+                let shown = writable_with_table(overlay, part, number, &whole.identity)?;
+                ServedDisk::Writable(shown.map_err(refused)?)
+            }
+            (ServedDisk::Writable(_), None) => return Ok(None),
+            (ServedDisk::ReadOnly(part), _) => {
+                let identity = identity_of_partition(&whole.identity, number);
+                ServedDisk::ReadOnly(Arc::new(with_table(part, &identity).map_err(refused)?))
+            }
+        }))
+    }
+
+    /// The disk that was asked for.
+    fn own(&self) -> Shown {
+        Shown { disk: self.disk.clone(), what: self.any.what.clone(), identity: self.identity.clone() }
+    }
+
     /// The generation that a name means.
-    fn generation(&self, wish: &str) -> Result<Option<(ServedDisk, String)>> {
+    fn generation(&self, wish: &str) -> Result<Option<Shown>> {
         let Some(image) = &self.image else { return Ok(None) };
         let Ok(entry) = choose(image, wish) else { return Ok(None) };
         // The generation that the overlay lies over is the one that is written to, by whatever name.
         if Some(entry.number) == self.any.generation {
-            return Ok(Some((self.disk.clone(), self.any.what.clone())));
+            return Ok(Some(self.own()));
         }
-        let disk = show(self.readahead.as_ref(), Arc::new(image.generation(entry.number)?));
-        Ok(Some((ServedDisk::ReadOnly(self.counter.count(disk)), format!("generation {}", entry.number))))
+        let generation = image.generation(entry.number)?;
+        let identity = generation.record().identity();
+        let disk = self.counter.count(show(self.readahead.as_ref(), Arc::new(generation)));
+        let what = format!("generation {}", entry.number);
+        Ok(Some(Shown { disk: ServedDisk::ReadOnly(disk), what, identity }))
     }
 }
 
@@ -139,9 +182,14 @@ fn usable(layout: &Layout) -> impl Iterator<Item = &Partition> {
     layout.partitions.iter().filter(|partition| partition.unusable.is_none())
 }
 
+/// The number of partition `pN`.
+fn number_of(name: &str) -> Option<u32> {
+    name.strip_prefix('p')?.parse().ok()
+}
+
 /// The partition `pN` of a disk.
 fn partition(disk: &ServedDisk, layout: &Layout, name: &str) -> Result<Option<ServedDisk>> {
-    let number = name.strip_prefix('p').and_then(|number| number.parse::<u32>().ok());
+    let number = number_of(name);
     let found = usable(layout).find(|partition| Some(partition.number) == number);
     let Some(found) = found else { return Ok(None) };
     let range = found.range.clone();
@@ -157,7 +205,10 @@ impl Exports for Served {
         let mut all = vec![described("", self.any.from.clone())];
         for partition in usable(&self.layout) {
             let len = short_size(partition.range.end.saturating_sub(partition.range.start));
-            all.push(described(&format!("p{}", partition.number), format!("partition {}, {len}", partition.number)));
+            let number = partition.number;
+            all.push(described(&format!("p{number}"), format!("partition {number}, {len}")));
+            let description = format!("partition {number} as a disk, with a table made up around it");
+            all.push(described(&format!("p{number}{AS_DISK}"), description));
         }
         if let Some(image) = &self.image {
             all.push(described("latest", "the latest generation".to_owned()));
@@ -174,17 +225,18 @@ impl Exports for Served {
         if name.is_empty() {
             return export(self.disk.clone(), &self.any.from);
         }
-        if let Some(disk) = partition(&self.disk, &self.layout, name)? {
-            return export(disk, &format!("{name} of {}", self.any.what));
+        let own = self.own();
+        if let Some(disk) = self.part(&own, &self.layout, name)? {
+            return export(disk, &format!("{name} of {}", own.what));
         }
-        if let Some((disk, what)) = self.generation(name)? {
-            return export(disk, &what);
+        if let Some(shown) = self.generation(name)? {
+            return export(shown.disk, &shown.what);
         }
         let Some((generation, part)) = name.rsplit_once('/') else { return Ok(None) };
-        let Some((disk, what)) = self.generation(generation)? else { return Ok(None) };
-        let layout = read_layout(disk.disk())?;
-        match partition(&disk, &layout, part)? {
-            Some(disk) => export(disk, &format!("{part} of {what}")),
+        let Some(shown) = self.generation(generation)? else { return Ok(None) };
+        let layout = read_layout(shown.disk.disk())?;
+        match self.part(&shown, &layout, part)? {
+            Some(disk) => export(disk, &format!("{part} of {}", shown.what)),
             None => Ok(None),
         }
     }

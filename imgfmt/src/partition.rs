@@ -8,6 +8,7 @@ pub mod edit;
 pub mod gpt;
 pub mod mbr;
 pub mod signature;
+pub mod single;
 
 use std::ops::Range;
 

@@ -10,6 +10,7 @@
 mod pieces;
 mod qcow2;
 mod raw;
+pub mod table;
 mod vdi;
 mod vhd;
 mod vhdx;

@@ -1,6 +1,7 @@
 //! `hikae export`: a generation as a virtual disk file.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use imgfmt::Disk;
 use imgfmt::export::{Kind, export};
@@ -8,6 +9,7 @@ use imgfmt::format::Format;
 use imgfmt::format::identity::Identity;
 use imgfmt::format::qcow2::Compression;
 use imgfmt::target::device::{TargetKind, kind_of};
+use imgfmt::view::table::partition_with_table;
 use serde_json::json;
 
 use crate::any_disk::AnyDisk;
@@ -36,6 +38,9 @@ pub(crate) struct Arguments {
     /// VHD, VHDX, VDI: of the fixed kind, which takes up as much as the disk.
     #[arg(long)]
     fixed: bool,
+    /// Write this partition alone, with a partition table made up around it; its own bytes are as they are.
+    #[arg(long, value_name = "N")]
+    partition: Option<u32>,
     /// Write the disk as it is with what was written to this overlay over it.
     #[arg(long, value_name = "FILE")]
     overlay: Option<PathBuf>,
@@ -74,22 +79,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         from = from.with_overlay(overlay)?;
     }
     from.guard_target(&arguments.packs, &arguments.out)?;
-    let disk = &from.disk;
     let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let identity = Identity::random(created);
+    let (disk, what): (Arc<dyn Disk>, _) = match arguments.partition {
+        Some(number) => {
+            let whole = partition_with_table(&from.disk, number, &identity)?;
+            (whole, format!("partition {number} of {}", from.what))
+        }
+        None => (Arc::clone(&from.disk), from.what.clone()),
+    };
     let copied = with_progress(arguments.threads, |run| {
         run.progress.begin("exporting", disk.len());
-        Ok(export(disk, &arguments.out, kind, &Identity::random(created), run)?)
+        Ok(export(&disk, &arguments.out, kind, &identity, run)?)
     });
     let copied =
         copied.map_err(|failure| failure.if_stopped(|| format!("{} is as it was", arguments.out.display())))?;
     if arguments.json {
-        let report = json!({"out": arguments.out.display().to_string(), "generation": from.generation,
+        let report = json!({"out": arguments.out.display().to_string(), "generation": from.generation, "partition": arguments.partition,
             "format": kind.format().name(),
             "data": copied.data, "zero": copied.zero, "absent": copied.absent, "bad": copied.bad});
         println!("{report:#}");
     } else {
         let out = arguments.out.display();
-        println!("{} is in {out}: {}", from.what, size(disk.len()));
+        println!("{what} is in {out}: {}", size(disk.len()));
         for (start, len) in &copied.bad {
             println!(
                 "unreadable at the source, filled with a marker: bytes {start:#x} to {:#x} ({})",

@@ -8,7 +8,8 @@ use imgfmt::capture::plan::{PlanOptions, plan};
 use imgfmt::format::{About, Format};
 use imgfmt::image::Generation;
 use imgfmt::image::record::Record;
-use imgfmt::view::{Offer, offers};
+use imgfmt::view::Offer;
+use imgfmt::view::table::offers_of_disk;
 use serde_json::json;
 
 use crate::any_disk::AnyDisk;
@@ -48,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         let generation = Arc::new(name.open_generation(&arguments.packs)?);
         let image = generation.image();
         let disk: Arc<dyn Disk> = Arc::<Generation>::clone(&generation);
-        let views = offers(&disk, "disk", &generation.record().identity());
+        let views = offers_of_disk(&disk, &generation.record().identity());
         if arguments.json {
             let packs: Vec<_> = image
                 .catalogue()
@@ -81,7 +82,7 @@ fn show_source(name: &ImageName, arguments: &Arguments) -> Result<u8, Failure> {
     let opened = source::open(&name.path, name.generation.as_deref(), None, &arguments.options)?;
     let source = &opened.source;
     let plan = plan(&source.disk, PlanOptions::default())?;
-    let views = offers(&source.disk, "disk", &name.identity_of_file());
+    let views = offers_of_disk(&source.disk, &name.identity_of_file());
     if arguments.json {
         let partitions: Vec<_> = plan
             .partitions

@@ -1,6 +1,6 @@
 //! `hikae export`: which file is written, and which is not.
 
-use crate::machine::{Random, hikae, shell};
+use crate::machine::{Random, hikae, run, shell};
 
 #[test]
 fn the_name_says_which_format_is_written_unless_format_does() {
@@ -39,6 +39,35 @@ fn the_name_says_which_format_is_written_unless_format_does() {
     // From a file of one format to another.
     hikae(path, ["export", "c.qcow2", "again.vhdx"]).expect(0);
     shell(path, "qemu-img compare -f raw -F vhdx disk.raw again.vhdx");
+}
+
+#[test]
+fn a_partition_alone_becomes_a_disk_with_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let script = "truncate -s 24M disk.raw; printf 'label: dos\\nstart=2048,size=4096,type=83\\nstart=8192,size=20480,type=83\\n' | sfdisk -q disk.raw
+        mkdir tree; echo text > tree/file; mke2fs -q -t ext4 -d tree -E offset=4194304 disk.raw 10M 2> /dev/null
+        dd if=disk.raw of=p2.raw bs=1M skip=4 count=10 status=none";
+    shell(path, script);
+    hikae(path, ["capture", "--all-blocks", "disk.raw", "d.hik"]).expect(0);
+    hikae(path, ["capture", "--all-blocks", "p2.raw", "alone.hik"]).expect(0);
+    for (image, number) in [("d.hik", "2"), ("alone.hik", "1"), ("p2.raw", "1")] {
+        let args = ["export", image, "out.vhdx", "--partition", number, "--overwrite", "--json"];
+        assert_eq!(hikae(path, args).expect(0).json()["partition"], number.parse::<u32>().unwrap());
+        // Another program reads the file, finds the table, and the partition has every byte.
+        let judge =
+            "qemu-img convert -f vhdx -O raw out.vhdx out.raw; sfdisk --verify out.raw 2>&1 | grep -q 'No errors'
+            test $(sfdisk -J out.raw | grep -c '\"node\"') = 1
+            cmp <(dd if=out.raw bs=1M skip=1 count=10 status=none) p2.raw";
+        run("bash", ["-euc", &format!("cd '{}'; {judge}", path.display())]).expect(0);
+        assert_eq!(hikae(path, ["cat", "out.raw:/p1/file"]).expect(0).out, "text\n");
+    }
+    hikae(path, ["export", "d.hik", "x.raw", "--partition", "7"]).says(&["no partition 7"]);
+    assert!(!path.join("x.raw").exists());
+    // In a mount, and in what info says of one, there are both.
+    hikae(path, ["info", "alone.hik"]).expect(0).says(&["disk.vhdx", "with-table.vhdx"]);
+    assert!(!hikae(path, ["info", "d.hik"]).expect(0).out.contains("with-table"));
+    hikae(path, ["cat", "alone.hik:/README.txt"]).expect(0).says(&["no partition table", "with-table.raw"]);
 }
 
 #[test]

@@ -112,6 +112,13 @@ fn real_clients_read_every_export() {
     hikae(folder, ["export", "disk.hik@1", "first.raw"]).expect(0);
     assert!(copied("1") == std::fs::read(folder.join("first.raw")).unwrap());
     run("nbdinfo", [server.export("p9").as_str()]).expect(1).says(&["p9"]);
+    // A partition as a disk of its own.
+    for name in ["p1.disk", "latest/p1.disk"] {
+        assert!(copied(name)[1 << 20..] == bytes[1 << 20..17 << 20], "{name}");
+        run("sfdisk", ["--verify", folder.join("out").to_str().unwrap()]).expect(0).says(&["No errors"]);
+    }
+    assert!(copied("p1.disk") == copied("2/p1.disk") && copied("p1.disk") != copied("1/p1.disk"));
+    run("nbdinfo", [server.export("p9.disk").as_str()]).expect(1).says(&["p9.disk"]);
     // What QEMU sees, bytes and holes.
     let raw = folder.join("disk.raw");
     run("qemu-img", ["compare", "-f", "raw", "-F", "raw", raw.to_str().unwrap(), &server.export("")]).expect(0);
@@ -160,6 +167,13 @@ fn writes_go_to_the_overlay_and_come_back_from_it() {
     };
     assert!(copied(&server, "") == bytes && copied(&server, "latest") == bytes, "all names of the disk agree");
     assert!(copied(&server, "p1") == bytes[1 << 20..17 << 20]);
+    // The partition as a disk of its own: its table takes writes too, which stay beside the disk.
+    let table = server.export("p1.disk");
+    run("qemu-io", ["-f", "raw", "-c", "write -P 9 2M 5000", "-c", "write -P 8 0 400", "-c", "flush", &table])
+        .expect(0);
+    bytes[2 << 20..(2 << 20) + 5000].fill(9);
+    assert!(copied(&server, "") == bytes);
+    assert!(copied(&server, "p1.disk")[..400] == [8; 400]);
     hikae(folder, ["serve", "disk.hik", "--nbd", "127.0.0.1:0", "--overlay", "try.overlay"])
         .expect(4)
         .says(&["in use by process"]);

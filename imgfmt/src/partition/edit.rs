@@ -149,7 +149,7 @@ impl Gpt {
 }
 
 /// Writes `bytes` at a place of a buffer that is known to be long enough.
-fn put(buffer: &mut [u8], at: usize, bytes: &[u8]) {
+pub(super) fn put(buffer: &mut [u8], at: usize, bytes: &[u8]) {
     let place = at.checked_add(bytes.len()).and_then(|end| buffer.get_mut(at..end));
     place.expect("a table is longer than its fields").copy_from_slice(bytes);
 }
@@ -256,7 +256,7 @@ pub fn clip_extended(first: &[u8], end: u64, sector: u64) -> Option<Vec<u8>> {
 }
 
 /// The cylinder, head and sector of an entry's end, for 255 heads and 63 sectors; what lies past the last cylinder is what everybody writes there.
-fn chs(lba: u64) -> [u8; 3] {
+pub(super) fn chs(lba: u64) -> [u8; 3] {
     const PER_CYLINDER: u64 = 255 * 63;
     let cylinder = lba / PER_CYLINDER;
     if cylinder > 1023 {

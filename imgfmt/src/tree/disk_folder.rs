@@ -13,7 +13,7 @@ use crate::partition::signature::{container_type, recognise};
 use crate::partition::{Layout, Partition, read_layout};
 use crate::tree::content::{RawFile, TextFile};
 use crate::tree::notice::{self, README_NAME};
-use crate::view::offers;
+use crate::view::table::{WITH_TABLE, offers_of_disk};
 use crate::view::writable::{WritableView, writable_offers, writable_raw};
 use crate::volume::lvm2::{self, PhysicalVolume};
 
@@ -110,7 +110,7 @@ impl std::fmt::Debug for DiskFolder {
 impl DiskFolder {
     /// Reads the partition table and LVM2's labels. What is damaged is told in the folder that it concerns, so this never fails.
     pub fn open(disk: Arc<dyn Disk>, identity: &Identity) -> Self {
-        let files = offers(&disk, "disk", identity).into_iter();
+        let files = offers_of_disk(&disk, identity).into_iter();
         let files = files.map(|offer| (offer.name, offer.view.map(DiskFile::read_only))).collect();
         Self::around(disk, None, identity, files)
     }
@@ -118,7 +118,7 @@ impl DiskFolder {
     /// The same disk with what is written to an overlay: its files, and those of its partitions, take writes. The folders of files show the disk without it.
     pub fn over(&self, overlay: &Overlay) -> Result<Self> {
         let disk = overlay.disk(Arc::clone(&self.disk))?;
-        let files = writable_offers(overlay, Arc::clone(&self.disk), "disk", &self.identity)?.into_iter();
+        let files = writable_offers(overlay, Arc::clone(&self.disk), &self.identity)?.into_iter();
         let files = files.map(|offer| (offer.name, offer.view.map(DiskFile::writable))).collect();
         Ok(Self::around(Arc::clone(&self.disk), Some(disk), &self.identity, files))
     }
@@ -144,6 +144,9 @@ impl DiskFolder {
         let mut text = String::new();
         if folder.over.is_some() {
             text += notice::OVERLAY;
+        }
+        if files.iter().any(|(name, _)| name.starts_with(WITH_TABLE)) {
+            text += notice::ALONE;
         }
         for (name, file) in files {
             match file {

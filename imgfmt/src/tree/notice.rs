@@ -107,6 +107,10 @@ pub const OVERLAY: &str = "The files of disks here take writes: disk.raw, the sa
      All of it goes to one overlay file, so each of them shows at once what was written to another; the image is never written.\n\
      The folders p1 and so on, and logical volumes, show what the image has, without the overlay.\n\n";
 
+/// A disk without a table.
+pub const ALONE: &str = "This is a partition alone: disk.raw, and the same as a file of other formats, have no partition table. Linux takes such a disk as it is.\n\
+     For what wants a table, such as Windows, with-table.raw and so on are the same partition with a table made up around it, 1 MiB from the start.\n\n";
+
 /// A format that cannot show the disk.
 pub fn no_view(name: &str, reason: &str) -> String {
     format!("There is no {name}: {reason}.\n\n")

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::identity::Identity;
 use crate::overlay::{Overlay, ResizableDisk};
 use crate::view::pieces::{Run, View};
+use crate::view::table::{WITH_TABLE, identity_of_partition, is_partition_alone, with_table};
 use crate::view::zeroed::{Right, Zeroed, moved};
 use crate::view::{Offer, offers, raw};
 
@@ -48,34 +49,63 @@ pub struct WritableOffer {
     pub view: Result<Arc<WritableView>, String>,
 }
 
-/// Shows `base` with what is written to an overlay, in every format. The files have identifiers of their own, since they are other disks than `base`.
-pub fn writable_offers(
+/// Shows `base` with what is written to an overlay, in every format, and a partition alone with a table around it too. The files have identifiers of their own, since
+/// they are other disks than `base`.
+pub fn writable_offers(overlay: &Overlay, base: Arc<dyn Disk>, identity: &Identity) -> Result<Vec<WritableOffer>> {
+    // What the base is counts, so that what is written to it changes no names.
+    let is_alone = is_partition_alone(&base);
+    let disk = overlay.disk(base)?;
+    let mut all = offers_of(overlay, &disk, "disk", &identity.of_part(&id_text(overlay)), "")?;
+    if is_alone {
+        match writable_with_table(overlay, disk, 1, identity)? {
+            Ok(whole) => {
+                let identity = identity_of_partition(identity, 1);
+                let whole: Arc<dyn WritableDisk> = whole;
+                all.extend(offers_of(overlay, &whole, WITH_TABLE, &identity.of_part(&id_text(overlay)), "t")?);
+            }
+            Err(reason) => all.push(WritableOffer { name: format!("{WITH_TABLE}.raw"), view: Err(reason) }),
+        }
+    }
+    Ok(all)
+}
+
+/// Shows a partition that takes writes as a disk with a table around it ([`with_table`]). What is written to the table goes into a layer of the overlay that belongs to
+/// the partition of this number. `identity` is that of the disk. The inner error is a phrase.
+pub fn writable_with_table(
     overlay: &Overlay,
-    base: Arc<dyn Disk>,
+    partition: Arc<dyn WritableDisk>,
+    number: u32,
+    identity: &Identity,
+) -> Result<Result<Arc<WritableView>, String>> {
+    let shown: Arc<dyn Disk> = Arc::<dyn WritableDisk>::clone(&partition);
+    match with_table(shown, &identity_of_partition(identity, number).of_part(&id_text(overlay))) {
+        Ok(view) => WritableView::open(overlay, Arc::new(view), partition, &format!("t{number}")).map(Ok),
+        Err(reason) => Ok(Err(reason)),
+    }
+}
+
+fn id_text(overlay: &Overlay) -> String {
+    overlay.summary().id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Shows a disk in every format; layers have the format's name behind `prefix`.
+fn offers_of(
+    overlay: &Overlay,
+    disk: &Arc<dyn WritableDisk>,
     stem: &str,
     identity: &Identity,
+    prefix: &str,
 ) -> Result<Vec<WritableOffer>> {
-    let disk = overlay.disk(base)?;
-    let shown: Arc<dyn Disk> = Arc::<dyn WritableDisk>::clone(&disk);
-    let id: String = overlay.summary().id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let shown: Arc<dyn Disk> = Arc::<dyn WritableDisk>::clone(disk);
     let open = |offer: Offer| {
         let view = match offer.view {
             Err(reason) => return Ok(WritableOffer { name: offer.name, view: Err(reason) }),
             Ok(view) => view,
         };
-        let own = if view.is_disk_alone() {
-            None
-        } else {
-            Some(overlay.container(offer.format.name(), Arc::<View>::clone(&view))?)
-        };
-        let zeroed = match (view.zero_map(), &own) {
-            (Some(map), Some(own)) => Some(Zeroed::new(map, &view, &disk, own)),
-            _ => None,
-        };
-        let view = WritableView { view, disk: Arc::clone(&disk), own, zeroed, growing: Mutex::new(()) };
-        Ok(WritableOffer { name: offer.name, view: Ok(Arc::new(view)) })
+        let view = WritableView::open(overlay, view, Arc::clone(disk), &format!("{prefix}{}", offer.format.name()))?;
+        Ok(WritableOffer { name: offer.name, view: Ok(view) })
     };
-    offers(&shown, stem, &identity.of_part(&id)).into_iter().map(open).collect()
+    offers(&shown, stem, identity).into_iter().map(open).collect()
 }
 
 /// Shows a disk alone, such as a partition of an overlay's disk, as a raw file that takes writes.
@@ -91,6 +121,16 @@ struct Part {
 }
 
 impl WritableView {
+    /// Shows `disk` as `view` does; what is written around it goes to the layer `key`.
+    fn open(overlay: &Overlay, view: Arc<View>, disk: Arc<dyn WritableDisk>, key: &str) -> Result<Arc<Self>> {
+        let own = if view.is_disk_alone() { None } else { Some(overlay.container(key, Arc::<View>::clone(&view))?) };
+        let zeroed = match (view.zero_map(), &own) {
+            (Some(map), Some(own)) => Some(Zeroed::new(map, &view, &disk, own)),
+            _ => None,
+        };
+        Ok(Arc::new(Self { view, disk, own, zeroed, growing: Mutex::new(()) }))
+    }
+
     /// The parts of a range, which may reach past the end of the file.
     fn parts(&self, offset: u64, len: u64) -> Vec<Part> {
         let (mut at, end) = (offset, offset.saturating_add(len));

@@ -7,6 +7,7 @@
     reason = "an overflow or a failed step in a test fails the test, which is what it is for"
 )]
 
+mod alone;
 mod bad_sectors;
 mod capture;
 mod closure;

@@ -201,7 +201,10 @@ fn any_other_disk_is_shown_without_generations() {
     // One partition by itself, which has no table.
     let part = Slice::open(disk, PARTS[1].clone()).unwrap();
     let tree = Tree::of_disk(Arc::new(part), &identity(), &TreeOptions::default());
-    assert_eq!(names(&tree, tree.root()), [&VIEWS[..], &["p1", "p1.raw"]].concat());
+    let with_table: Vec<String> = VIEWS.iter().map(|name| name.replace("disk", "with-table")).collect();
+    let with_table: Vec<&str> = with_table.iter().map(String::as_str).collect();
+    assert_eq!(names(&tree, tree.root()), [&VIEWS[..], &with_table, &["README.txt", "p1", "p1.raw"]].concat());
+    assert!(text(&tree, "README.txt").contains("with-table.raw"));
     assert!(text(&tree, "p1/README.txt").contains("btrfs"));
     // Nothing at all.
     let tree = Tree::of_disk(Arc::new(MemoryDisk::new(Vec::new())), &identity(), &TreeOptions::default());

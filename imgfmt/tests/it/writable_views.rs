@@ -24,7 +24,7 @@ fn overlay(path: &Path, base: &Arc<dyn Disk>) -> Overlay {
 }
 
 fn views(overlay: &Overlay, base: &Arc<dyn Disk>) -> Vec<(String, Arc<WritableView>)> {
-    let offers = writable_offers(overlay, Arc::clone(base), "disk", &identity()).unwrap();
+    let offers = writable_offers(overlay, Arc::clone(base), &identity()).unwrap();
     offers.into_iter().map(|offer| (offer.name, offer.view.unwrap())).collect()
 }
 
