@@ -32,6 +32,8 @@ const MAX_WINDOW: u64 = 8;
 const SLACK: u64 = 1 << 20;
 /// Reads that make a sequence.
 const READS_OF_SEQUENCE: u32 = 3;
+/// How many of the last bytes of a sequence say whether it is one still.
+const LOOK_BACK: u64 = 4 * MAX_WINDOW * BLOCK;
 /// Sequences of one file that are followed at once.
 const MAX_SEQUENCES: usize = 8;
 /// How long a reader waits for a block that a worker reads. One that takes longer has lost its core to another program, and the reader has one.
@@ -55,10 +57,39 @@ struct Position {
     next: u64,
     /// Reads that the sequence has had so far.
     reads: u32,
+    /// Bytes that the sequence has advanced, the last of them.
+    advanced: u64,
+    /// Bytes of those that were read.
+    read: u64,
     /// Blocks below this one were asked for already.
     asked: u64,
-    /// The sequence is long enough to be counted as one.
+    /// The sequence is counted as one.
     is_sequence: bool,
+}
+
+impl Position {
+    fn new(range: &Range<u64>) -> Self {
+        let mut position = Self { next: range.start, ..Self::default() };
+        position.advance(range);
+        position
+    }
+
+    fn advance(&mut self, range: &Range<u64>) {
+        self.reads = self.reads.saturating_add(1);
+        self.advanced = self.advanced.saturating_add(range.end.saturating_sub(self.next));
+        // A read behind the furthest one fills a gap, or it reads something again, which is none of this.
+        self.read = self.read.saturating_add(range.end.saturating_sub(range.start)).min(self.advanced);
+        self.next = self.next.max(range.end);
+        if self.advanced > LOOK_BACK {
+            self.advanced /= 2;
+            self.read /= 2;
+        }
+    }
+
+    /// Small reads here and there in a small place are none, however near each other they lie.
+    fn looks_like_a_sequence(&self) -> bool {
+        self.reads >= READS_OF_SEQUENCE && self.read >= (self.advanced / 3).saturating_mul(2)
+    }
 }
 
 impl fmt::Debug for OpenFile {
@@ -89,7 +120,7 @@ impl OpenFile {
             if positions.len() >= MAX_SEQUENCES && positions.pop_back().is_some_and(|last| last.is_sequence) {
                 self.active.fetch_sub(1, Ordering::Relaxed);
             }
-            positions.push_front(Position { next: range.end, reads: 1, ..Position::default() });
+            positions.push_front(Position::new(range));
             return 0..0;
         };
         let blocks = self.follow(&mut position, range, most);
@@ -99,23 +130,25 @@ impl OpenFile {
 
     /// Moves a position behind a read of its sequence. Returns the blocks that should be read ahead now.
     fn follow(&self, position: &mut Position, range: &Range<u64>, most: u64) -> Range<u64> {
-        position.next = position.next.max(range.end);
-        position.reads = position.reads.saturating_add(1);
-        if position.reads < READS_OF_SEQUENCE {
-            return 0..0;
+        position.advance(range);
+        let is_sequence = position.looks_like_a_sequence();
+        match (std::mem::replace(&mut position.is_sequence, is_sequence), is_sequence) {
+            (false, true) => _ = self.active.fetch_add(1, Ordering::Relaxed),
+            (true, false) => _ = self.active.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
         }
-        if !position.is_sequence {
-            position.is_sequence = true;
-            self.active.fetch_add(1, Ordering::Relaxed);
+        if !is_sequence {
+            return 0..0;
         }
         // The limit is shared by all that read in sequence; half of it is for what was read and not yet taken.
         let readers = u64::try_from(self.active.load(Ordering::Relaxed)).unwrap_or(u64::MAX).max(1);
         let share = most.checked_div(readers.saturating_mul(2)).unwrap_or(0);
-        let window = MAX_WINDOW.min(share).min(u64::from(position.reads));
-        let blocks = self.content.len().div_ceil(BLOCK);
+        // A sequence that ends now leaves at most half as much unread as was read of it.
+        let ahead = MAX_WINDOW.min(share).saturating_mul(BLOCK).min(position.read / 2);
         let start = position.asked.max(position.next.div_ceil(BLOCK));
-        let end = (position.next / BLOCK).saturating_add(window).saturating_add(1).min(blocks);
-        if window == 0 || start >= end {
+        let (reach, len) = (position.next.saturating_add(ahead), self.content.len());
+        let end = if reach < len { reach / BLOCK } else { len.div_ceil(BLOCK) };
+        if start >= end {
             return 0..0;
         }
         position.asked = end;

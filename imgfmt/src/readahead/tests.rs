@@ -183,11 +183,91 @@ fn a_disk_reads_the_same_in_sequences_that_mix_and_by_many_readers() {
     assert_eq!(readahead.active.load(Ordering::Relaxed), 0);
 }
 
-/// A file of which one block is read so slowly that it never comes.
+/// A disk, what was read of it, and what reads it ahead.
+fn counted(len: u64) -> (ReadaheadDisk, Arc<AtomicU64>, Arc<Readahead>) {
+    let readahead = Arc::new(Readahead::start(2, 64 << 20).unwrap());
+    let bytes_read = Arc::new(AtomicU64::new(0));
+    let model = Model { len, bytes_read: Arc::clone(&bytes_read), ..Model::default() };
+    (ReadaheadDisk::new(&readahead, Arc::new(ModelDisk(model))), bytes_read, readahead)
+}
+
+/// Numbers without a pattern.
+fn random(state: &mut u64, below: u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state % below
+}
+
+#[test]
+fn reads_here_and_there_read_nothing_else() {
+    // All over a disk, and in places as small as a file or a directory, where each read is near those before.
+    for (place, count) in [(1 << 40, 3000), (40 << 20, 3000), (4 << 20, 300), (1 << 20, 80)] {
+        let (disk, bytes_read, readahead) = counted(1 << 40);
+        let (mut state, start) = (7, (1 << 40) - place);
+        for _ in 0..count {
+            let at = start + random(&mut state, place >> 12) * 4096;
+            disk.read_at(&mut [0; 4096], at).unwrap();
+        }
+        assert!(readahead.shared.lock().blocks.is_empty(), "in {place} bytes");
+        assert_eq!(bytes_read.load(Ordering::Relaxed), count * 4096, "in {place} bytes");
+    }
+}
+
+#[test]
+fn a_sequence_that_ends_leaves_at_most_half_as_much_unread() {
+    for reads in [3, 30, 100, 1000] {
+        let (disk, _, readahead) = counted(1 << 40);
+        let piece = 40_000;
+        let mut buf = vec![0; 40_000];
+        for n in 0..reads {
+            disk.read_at(&mut buf, 12_345_678 + n * piece).unwrap();
+        }
+        let end = 12_345_678 + reads * piece;
+        let furthest = readahead.shared.lock().blocks.keys().map(|(_, block)| (block + 1) * BLOCK).max();
+        assert!(furthest.unwrap_or(0) <= end + reads * piece / 2, "{reads} reads");
+        assert_eq!(furthest.is_some(), reads > 30, "{reads} reads are read ahead of");
+    }
+}
+
+#[test]
+fn what_a_boot_reads_is_read_about_once() {
+    // Files of many lengths, each read in sequence from some place, with small reads of directories between them.
+    let (disk, bytes_read, _readahead) = counted(8 << 30);
+    let (mut state, mut wanted) = (99, 0);
+    let mut buf = vec![0; 128 << 10];
+    for _ in 0..400 {
+        let len = 4096 << random(&mut state, 12);
+        let start = random(&mut state, (8 << 30) - (32 << 20)) / 4096 * 4096;
+        let mut at = start;
+        while at < start + len {
+            let piece = (start + len - at).min(128 << 10);
+            disk.read_at(&mut buf[..usize::try_from(piece).unwrap()], at).unwrap();
+            at += piece;
+            wanted += piece;
+            if random(&mut state, 4) == 0 {
+                disk.read_at(&mut [0; 4096], random(&mut state, 1 << 21) * 4096).unwrap();
+                wanted += 4096;
+            }
+        }
+    }
+    let read = bytes_read.load(Ordering::Relaxed);
+    assert!(read < wanted / 2 * 3, "{read} for {wanted}");
+}
+
+/// A file that workers read so slowly that nothing ever comes.
 #[derive(Debug)]
 struct Stuck {
     model: Model,
-    gate: Arc<(Mutex<bool>, Condvar)>,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    /// A worker stands there.
+    reached: AtomicUsize,
+    open: Mutex<bool>,
+    changed: Condvar,
 }
 
 impl Content for Stuck {
@@ -195,9 +275,9 @@ impl Content for Stuck {
         self.model.len
     }
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        if buf.len() as u64 == BLOCK {
-            let (open, changed) = &*self.gate;
-            let _open = changed.wait_while(open.lock().unwrap(), |open| !*open).unwrap();
+        if std::thread::current().name().is_some_and(|name| name.starts_with("readahead-")) {
+            self.gate.reached.fetch_add(1, Ordering::Relaxed);
+            drop(self.gate.changed.wait_while(self.gate.open.lock().unwrap(), |open| !*open).unwrap());
         }
         self.model.read_at(buf, offset)
     }
@@ -212,13 +292,16 @@ impl Content for Stuck {
 #[test]
 fn a_reader_does_not_wait_for_long_for_a_worker_that_has_no_core() {
     let readahead = Readahead::start(1, 16 << 20).unwrap();
-    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let gate = Arc::new(Gate::default());
     let model = Model { len: LEN, ..Model::default() };
     let file = readahead.file(1, Box::new(Stuck { model, gate: Arc::clone(&gate) }));
-    // The worker is in the block behind the third read and stays there; the reader passes it.
-    for n in 0..10 {
+    for n in 0..80 {
+        // By then blocks are asked for that the reader has not come to.
+        while n == 32 && gate.reached.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
         check(&readahead, &file, n * 131_072..(n + 1) * 131_072);
     }
-    *gate.0.lock().unwrap() = true;
-    gate.1.notify_all();
+    *gate.open.lock().unwrap() = true;
+    gate.changed.notify_all();
 }
