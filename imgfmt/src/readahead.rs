@@ -143,8 +143,8 @@ impl OpenFile {
         // The limit is shared by all that read in sequence; half of it is for what was read and not yet taken.
         let readers = u64::try_from(self.active.load(Ordering::Relaxed)).unwrap_or(u64::MAX).max(1);
         let share = most.checked_div(readers.saturating_mul(2)).unwrap_or(0);
-        // A sequence that ends now leaves at most half as much unread as was read of it.
-        let ahead = MAX_WINDOW.min(share).saturating_mul(BLOCK).min(position.read / 2);
+        // A sequence that ends now leaves at most a quarter as much unread as was read of it.
+        let ahead = MAX_WINDOW.min(share).saturating_mul(BLOCK).min(position.read / 4);
         let start = position.asked.max(position.next.div_ceil(BLOCK));
         let (reach, len) = (position.next.saturating_add(ahead), self.content.len());
         let end = if reach < len { reach / BLOCK } else { len.div_ceil(BLOCK) };
