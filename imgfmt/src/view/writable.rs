@@ -233,6 +233,7 @@ impl Disk for WritableView {
 
 impl WritableDisk for WritableView {
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        check_range(offset, buf_len(bytes), u64::MAX)?;
         let parts = self.parts(offset, buf_len(bytes));
         let part = |range: Range<u64>| {
             let at = |byte: u64| usize::try_from(byte).expect("a part of a buffer");
@@ -254,6 +255,7 @@ impl WritableDisk for WritableView {
     }
 
     fn zero_at(&self, offset: u64, len: u64) -> Result<()> {
+        check_range(offset, len, u64::MAX)?;
         let parts = self.parts(offset, len);
         let zeros = |range: Range<u64>| vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)];
         let _right = self.right(&parts);

@@ -171,6 +171,11 @@ fn zeros_alone_can_follow_the_disk() {
         );
         view.read_at(&mut bytes, end - 100).unwrap();
         assert_eq!(bytes, [5; 100], "{name}");
+        // A range that ends nowhere is no range of which the front is written.
+        for at in [u64::MAX, u64::MAX - 1] {
+            assert!(matches!(view.write_at(&[0, 0], at), Err(Error::OutOfRange { .. })), "{name}");
+            assert!(matches!(view.zero_at(at, 2), Err(Error::OutOfRange { .. })), "{name}");
+        }
     }
 }
 
