@@ -137,12 +137,17 @@ impl Overlay {
         Shared::summary_of(storage)
     }
 
-    /// Removes an overlay's file. Refused while it is in use, and where the file is no overlay.
+    /// Removes an overlay's file, and a link by which it was named. Refused while it is in use, and where the file is no overlay.
     pub fn remove(path: &Path) -> Result<Summary> {
         // The lock is held until the name is gone.
         let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(path, false)?);
         let summary = Shared::summary_of(Arc::clone(&storage))?;
-        std::fs::remove_file(path).map_err(|error| Error::io("remove", path, error))?;
+        let remove = |path: &Path| std::fs::remove_file(path).map_err(|error| Error::io("remove", path, error));
+        let is_link = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+        if is_link {
+            remove(&path.canonicalize().map_err(|error| Error::io("examine", path, error))?)?;
+        }
+        remove(path)?;
         Ok(summary)
     }
 

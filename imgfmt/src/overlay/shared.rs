@@ -88,6 +88,9 @@ impl Shared {
     }
 
     fn load(medium: &Medium) -> Result<(Header, Commit)> {
+        if medium.len()? / SLOT_LEN < FIRST_SLOT {
+            return Err(medium.corrupt("header", 0, "the file is too short for an overlay of hikae"));
+        }
         let header = Header::parse(&medium.raw(0)?, medium.name())?;
         let mut current: Option<Commit> = None;
         for slot in [1, 2] {
@@ -414,14 +417,17 @@ impl Shared {
         let commit = {
             let State { space, layers, sequence, .. } = &mut *self.state();
             let free = space.write_list(&self.medium)?;
-            let layers = layers.iter().map(|layer| LayerState {
-                key: layer.key.clone(),
-                len: layer.len,
-                base_len: layer.base_len,
-                root: layer.root.entry.place,
-                level: layer.root.level,
-                data_blocks: layer.data_blocks,
-            });
+            // Whoever has looked at many containers and written to none leaves room for others.
+            let is_used = |layer: &Layer| layer.root.entry.place.slot != 0 || layer.len != layer.base_len;
+            let layers =
+                layers.iter().filter(|layer| layer.key == DISK_KEY || is_used(layer)).map(|layer| LayerState {
+                    key: layer.key.clone(),
+                    len: layer.len,
+                    base_len: layer.base_len,
+                    root: layer.root.entry.place,
+                    level: layer.root.level,
+                    data_blocks: layer.data_blocks,
+                });
             Commit {
                 sequence: sequence.saturating_add(1),
                 slots: space.slots(),

@@ -555,3 +555,63 @@ fn damage_is_an_error_and_never_data() {
     }
     assert!(refused > 100, "{refused}");
 }
+
+#[test]
+fn containers_that_were_only_looked_at_leave_room_for_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("changes");
+    let (_, base) = base(1);
+    for round in 0..3_u8 {
+        let overlay = Overlay::open_or_create(&path, &about(&base)).unwrap();
+        let disk = overlay.disk(Arc::clone(&base)).unwrap();
+        for number in 0..13 {
+            overlay.container(&format!("t{round}n{number}"), Arc::clone(&base)).unwrap();
+        }
+        let written = overlay.container("written", Arc::clone(&base)).unwrap();
+        let longer = overlay.container("longer", Arc::clone(&base)).unwrap();
+        if round == 0 {
+            written.write_at(&[7; 512], 0).unwrap();
+            longer.set_len(LEN as u64 + 1).unwrap();
+        }
+        assert_eq!((read(&*written, 0, 512), longer.len()), (vec![7; 512], LEN as u64 + 1));
+        disk.write_at(&[round; 512], 0).unwrap();
+        disk.flush().unwrap();
+        drop((disk, written, longer, overlay));
+        let layers = Overlay::examine(&path).unwrap().0.layers;
+        let keys: Vec<_> = layers.iter().map(|layer| layer.key.as_str()).collect();
+        assert_eq!(keys, ["disk", "written", "longer"]);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn an_overlay_that_is_removed_by_a_link_to_it_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, link, copy] = ["changes", "link", "copy"].map(|name| folder.path().join(name));
+    let (_, base) = base(1);
+    drop(Overlay::create(&path, &about(&base)).unwrap());
+    fs::copy(&path, &copy).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    Overlay::remove(&link).unwrap();
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [copy]);
+}
+
+#[test]
+fn a_file_that_is_too_short_is_no_overlay_and_is_not_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("changes");
+    let (_, base) = base(1);
+    drop(Overlay::create(&path, &about(&base)).unwrap());
+    let whole = fs::read(&path).unwrap();
+    for len in [0, 1, 4095, 4096, 8192, 4 * 4096 - 1] {
+        fs::write(&path, &whole[..len]).unwrap();
+        let results =
+            [Overlay::open(&path, &about(&base)).err(), Overlay::examine(&path).err(), Overlay::remove(&path).err()];
+        for error in results {
+            let error = error.unwrap();
+            assert!(matches!(&error, Error::Corrupt { .. }) && error.to_string().contains("too short"), "{error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), whole[..len]);
+    }
+}
