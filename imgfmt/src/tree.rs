@@ -159,6 +159,14 @@ impl Tree {
         Ok(self)
     }
 
+    /// Returns once everything that was written to its files is durable.
+    pub fn flush(&self) -> Result<()> {
+        match (&self.over, &self.shown) {
+            (Some((_, folder)), _) | (None, Shown::Disk(folder)) => folder.flush(),
+            (None, Shown::Image(_)) => Ok(()),
+        }
+    }
+
     /// Says whether something in the tree takes writes.
     pub fn takes_writes(&self) -> bool {
         match &self.shown {

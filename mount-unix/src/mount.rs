@@ -99,6 +99,18 @@ pub enum MountError {
         /// What the system said.
         text: String,
     },
+    /// What was written into it cannot be made durable.
+    #[error(
+        "what was written into {} is not all on the disk yet and would be lost: make that possible and try again, or say --lazy to take it away all the same",
+        dir.display()
+    )]
+    NotDurable {
+        /// The place.
+        dir: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The threads of the mount ended in another way than by its end.
     #[error("the mount on {} ended", dir.display())]
     Serve {

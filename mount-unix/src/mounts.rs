@@ -76,15 +76,30 @@ pub(crate) fn is_dead(dir: &Path) -> bool {
     std::fs::metadata(dir).is_err_and(|error| error.kind() == std::io::ErrorKind::NotConnected)
 }
 
-/// Ends the mount at `dir`, dead ones included; with `lazy` also one that is in use.
+/// Ends the mount at `dir`, dead ones included; with `lazy` also one that is in use. Without it, what was written into the mount is durable by then, or it stays.
 pub fn unmount(dir: &Path, lazy: bool) -> Result<Unmounted, MountError> {
     let dir = absolute(dir);
     let mounts = listed();
     if !mounts.iter().any(|mount| mount.dir == dir) {
         return Err(MountError::NotMounted(dir));
     }
+    if !lazy {
+        sync(&dir)?;
+    }
     detach(&dir, lazy)?;
     Ok(if lazy { Unmounted::Detached } else { Unmounted::Gone })
+}
+
+/// Has the process of the mount make everything durable: nobody hears of what it cannot do once the mount is gone.
+fn sync(dir: &Path) -> Result<(), MountError> {
+    // A dead mount has nothing left, and who may not look in has written nothing.
+    let Ok(root) = std::fs::File::open(dir) else { return Ok(()) };
+    match root.sync_all() {
+        Err(error) if error.kind() != std::io::ErrorKind::NotConnected => {
+            Err(MountError::NotDurable { dir: dir.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Takes the mount away, as root by the system call and as anybody else through fusermount3.

@@ -456,6 +456,11 @@ impl Filesystem for Translate {
         writes::reply(self.flush_file(ino, fh), reply);
     }
 
+    /// A folder is synced by who wants everything in it to be durable: all files are of one overlay.
+    fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        writes::reply(self.flush_all(ino), reply);
+    }
+
     fn fallocate(
         &self,
         _: &Request,

@@ -83,6 +83,11 @@ impl Translate {
         }
     }
 
+    /// Makes what was written to any file durable.
+    pub(crate) fn flush_all(&self, ino: INodeNo) -> Answer<()> {
+        self.answer("write to the disk what was written into", ino, |_| self.tree.flush())
+    }
+
     /// Gives back or zeroes a range, or lets the file reach its end.
     pub(crate) fn allocate(&self, ino: INodeNo, fh: FileHandle, offset: u64, len: u64, mode: i32) -> Answer<()> {
         let Opened::Writable(view) = self.file(fh)? else { return Err(Errno::EOPNOTSUPP) };

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use imgfmt::error::full_message;
 use imgfmt::image::{Image, OpenOptions};
 use imgfmt::tree::{Tree, TreeOptions};
 use serve::{Address, Limits, Stop};
@@ -108,11 +109,13 @@ fn serve(arguments: &Arguments, in_background: bool) -> Result<u8, Failure> {
     if in_background {
         system::leave_terminal();
     }
+    guard_log(arguments)?;
     let log = Arc::new(LogLines::open(arguments.log.as_deref(), in_background)?);
     let readahead_bytes = part_of(arguments.cache);
     let (tree, served) = open(arguments, arguments.cache.saturating_sub(readahead_bytes))?;
     let lines = Arc::clone(&log);
     let heard: Log = Arc::new(move |line: &str| lines.add(line));
+    let at_end = Arc::clone(&log);
     let source =
         std::path::absolute(&arguments.image).map_or(arguments.image.clone(), |path| path.display().to_string());
     let wish = Wish {
@@ -148,7 +151,12 @@ fn serve(arguments: &Arguments, in_background: bool) -> Result<u8, Failure> {
     let ended = mount.serve();
     drop(block_device);
     // What was written is durable, however the mount ended.
-    served.map_or(Ok(()), |served| served.flush())?;
+    let flushed = served.map_or(Ok(()), |served| served.flush());
+    if let Err(error) = &flushed {
+        // In the background nobody else is told.
+        at_end.add(&format!("what was written last is lost: {}", full_message(error)));
+    }
+    flushed?;
     ended?;
     Ok(DONE)
 }
@@ -249,6 +257,23 @@ fn guard_hidden(folder: &Path, dir: &Path) -> Result<(), Failure> {
             dir.display()
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Refuses to log into what is shown, or into what takes its writes.
+fn guard_log(arguments: &Arguments) -> Result<(), Failure> {
+    let Some(log) = &arguments.log else { return Ok(()) };
+    let name = ImageName::parse(&arguments.image);
+    if name.is_hikae() {
+        name.guard_target(&arguments.packs, log)?;
+    }
+    let is_log = |file: &PathBuf| file.canonicalize().is_ok_and(|file| log.canonicalize().is_ok_and(|log| log == file));
+    match std::iter::once(&name.path).chain(&arguments.overlay).find(|file| is_log(file)) {
+        None => Ok(()),
+        Some(file) => {
+            let text = format!("{} is needed for the mount: the log cannot be written into it", file.display());
+            Err(Failure::Refused(text))
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::boot::machine;
 use crate::boot_systems::linux;
-use crate::machine::{Ran, hikae, run, shell, text};
+use crate::machine::{Ran, as_root, hikae, run, shell, text, wait_until};
 
 /// The mount, taken away at the end.
 struct AtEnd(PathBuf);
@@ -129,4 +129,78 @@ fn a_guest_counts_on_through_whatever_file_it_is_started_from() {
     mount();
     boots("disk.vhdx", "vhdx", "if=ide,cache=writeback", 1);
     umount(folder);
+}
+
+/// A small filesystem, taken away at the end.
+struct Small(PathBuf);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        as_root("umount", ["--lazy", text(&self.0)]);
+    }
+}
+
+#[test]
+fn an_unmount_that_would_lose_what_was_written_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image(folder);
+    fs::create_dir(folder.join("small")).unwrap();
+    as_root("mount", ["-t", "tmpfs", "-o", "size=3M,mode=1777", "none", text(&folder.join("small"))]);
+    let _small = Small(folder.join("small"));
+    let _end = AtEnd(folder.join("mnt"));
+    let mount = ["mount", "a.hik", "mnt", "--overlay", "small/changes", "--log", "log"];
+    // A program that does not sync hears nothing of a full disk that its writes found room on, and the commit does not.
+    let write_and_fill = |at: &str| {
+        hikae(folder, mount).expect(0);
+        shell(
+            folder,
+            &format!("head -c 1M /dev/urandom > data; dd if=data of=mnt/latest/disk.raw bs=1M seek={at} conv=notrunc status=none
+             dd if=/dev/zero of=small/fill bs=4k 2> /dev/null || true"),
+        );
+    };
+    write_and_fill("3");
+    hikae(folder, ["umount", "mnt"]).expect(3).says(&["is not all on the disk yet", "No space left"]);
+    shell(folder, "rm small/fill");
+    umount(folder);
+    let overlaid = |out: &str| {
+        hikae(folder, ["export", "a.hik", out, "--overlay", "small/changes"]).expect(0);
+        fs::read(folder.join(out)).unwrap()
+    };
+    let kept = overlaid("first.raw");
+    assert!(kept[3 << 20..4 << 20] == fs::read(folder.join("data")).unwrap());
+    // On a signal there is nobody to refuse anything to, but the log.
+    write_and_fill("5");
+    let info = hikae(folder, ["overlay", "info", "--json", "small/changes"]).expect(0).json();
+    let holder = info["in_use_by"].as_str().unwrap().strip_prefix("process ").unwrap().to_owned();
+    run("kill", [holder]).expect(0);
+    wait_until("the mount is gone", || {
+        hikae(folder, ["overlay", "info", "--json", "small/changes"]).json()["in_use_by"].is_null()
+    });
+    assert!(fs::read_to_string(folder.join("log")).unwrap().contains("what was written last is lost"));
+    shell(folder, "rm small/fill");
+    assert!(overlaid("second.raw") == kept);
+}
+
+#[test]
+fn nothing_that_a_mount_needs_takes_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image(folder);
+    let _end = AtEnd(folder.join("mnt"));
+    hikae(folder, ["mount", "a.hik", "mnt", "--overlay", "changes"]).expect(0);
+    umount(folder);
+    shell(folder, "ln -s a.hik link; sha256sum a.hik* changes disk.img > sums");
+    for (image, log) in [
+        ("a.hik", "a.hik"),
+        ("a.hik", "a.00001.hik"),
+        ("a.hik", "link"),
+        ("a.hik", "changes"),
+        ("disk.img", "./disk.img"),
+    ] {
+        let mount =
+            ["mount", image, "mnt", "--overlay", if image == "a.hik" { "changes" } else { "others" }, "--log", log];
+        hikae(folder, mount).expect(4).says(&[log.trim_start_matches("./")]);
+    }
+    shell(folder, "sha256sum --check --quiet sums");
 }

@@ -188,6 +188,11 @@ impl DiskFolder {
         self.identity.created()
     }
 
+    /// Returns once everything that was written to its files is durable.
+    pub fn flush(&self) -> Result<()> {
+        self.over.as_ref().map_or(Ok(()), |over| over.flush())
+    }
+
     /// Says whether its files of disks take writes.
     pub fn takes_writes(&self) -> bool {
         self.over.is_some()
