@@ -38,6 +38,8 @@ pub(crate) struct AnyDisk {
     name: ImageName,
     /// What a file of another format is.
     about: Option<About>,
+    /// The overlay that is read with it.
+    overlay: Option<PathBuf>,
 }
 
 impl AnyDisk {
@@ -62,6 +64,7 @@ impl AnyDisk {
             image: None,
             name,
             about: Some(opened.about),
+            overlay: None,
         })
     }
 
@@ -91,6 +94,7 @@ impl AnyDisk {
             image: Some(Arc::clone(image)),
             name: name.clone(),
             about: None,
+            overlay: None,
             disk: Arc::new(generation),
         })
     }
@@ -109,6 +113,7 @@ impl AnyDisk {
         let opened = Overlay::open_read_only(file, &about)?;
         self.tell_overlay(&opened, &about, file);
         self.disk = Arc::new(opened.disk(Arc::clone(&self.disk))?);
+        self.overlay = Some(file.to_owned());
         let file = printable(&file.display().to_string());
         self.what = format!("{} with what is in {file}", self.what);
         self.from = format!("{} with what is in {file}", self.from);
@@ -178,6 +183,15 @@ impl AnyDisk {
 
     /// Refuses to write over a file that is being read.
     pub(crate) fn guard_target(&self, packs: &[PathBuf], target: &Path) -> Result<(), Failure> {
+        let is_target = |file: &PathBuf| {
+            file.canonicalize().is_ok_and(|file| target.canonicalize().is_ok_and(|target| target == file))
+        };
+        if self.overlay.as_ref().is_some_and(is_target) {
+            let target = target.display();
+            return Err(Failure::Refused(format!(
+                "{target} is the overlay that is read: writing there would destroy it"
+            )));
+        }
         match &self.about {
             None => self.name.guard_target(packs, target),
             Some(about) if about.has_file(target)? => Err(Failure::Refused(format!(

@@ -90,3 +90,24 @@ fn what_a_format_cannot_be_is_said_before_anything_is_written() {
     }
     assert_eq!(std::fs::read_dir(path).unwrap().count(), 1);
 }
+
+#[test]
+fn the_overlay_that_is_read_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    shell(path, "truncate -s 3M disk.raw; ln -s changes link");
+    hikae(path, ["capture", "--all-blocks", "disk.raw", "d.hik"]).expect(0);
+    hikae(path, ["mount", "d.hik", ".", "--overlay", "changes"]).expect(4);
+    shell(path, "mkdir mnt");
+    hikae(path, ["mount", "d.hik@1", "mnt", "--overlay", "changes"]).expect(0);
+    shell(path, "printf text | dd of=mnt/disk.raw conv=notrunc status=none");
+    hikae(path, ["umount", "mnt"]).expect(0);
+    for out in ["changes", "./changes", "link"] {
+        let args = ["export", "d.hik", out, "--format", "raw", "--overwrite", "--overlay", "changes"];
+        hikae(path, args).expect(4).says(&["is the overlay that is read"]);
+    }
+    hikae(path, ["export", "d.hik", "out.raw", "--overlay", "link"]).expect(0);
+    shell(path, "test $(head -c 4 out.raw) = text; test -L link");
+    hikae(path, ["overlay", "discard", "link", "--yes"]).expect(0);
+    shell(path, "! test -e changes; ! test -L link");
+}
