@@ -12,4 +12,6 @@ pub mod measure;
 pub mod nbd;
 pub mod picks;
 pub mod plot;
+pub mod shown;
+pub mod states;
 pub mod work;

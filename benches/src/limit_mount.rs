@@ -28,8 +28,6 @@ use zstd_safe::DCtx;
 
 use hikae_benches::chunks::{CHUNK, Entry, read_index};
 
-/// Decoded chunks that are kept: reads of a file whose runs do not begin with a chunk share some.
-const KEPT: usize = 256;
 const FOR_LONG: Duration = Duration::from_secs(1 << 20);
 /// The first file's number; the root is 1.
 const FIRST: u64 = 2;
@@ -44,37 +42,64 @@ struct Arguments {
     dir: PathBuf,
     /// Lines of offset and length on the disk: a second file, `file`, beside `disk.raw`.
     runs: Option<PathBuf>,
+    /// What `bench-limit store --known INPUT` made of a later state of the disk, which is then shown: chunks that are in both are differences.
+    #[arg(long)]
+    later: Option<PathBuf>,
     #[arg(long, default_value_t = 4)]
     threads: usize,
+    /// Decoded chunks that are kept: reads of a file whose runs do not begin with a chunk share some.
+    #[arg(long, default_value_t = 256)]
+    kept: usize,
 }
 
 thread_local! {
     /// What each thread decodes with.
-    static DECODER: RefCell<(DCtx<'static>, Vec<u8>)> = RefCell::new((DCtx::create(), vec![0; CHUNK]));
+    static DECODER: RefCell<(DCtx<'static>, Vec<u8>, Vec<u8>)> =
+        RefCell::new((DCtx::create(), vec![0; CHUNK], vec![0; CHUNK]));
 }
 
 /// A decoded chunk: one thread decodes it, others wait.
 type Slot = Arc<Mutex<Option<Arc<Vec<u8>>>>>;
 
-struct Limit {
-    input: File,
+struct Stored {
+    file: File,
     entries: HashMap<u64, Entry>,
+}
+
+impl Stored {
+    fn open(path: &PathBuf) -> Self {
+        let entries = read_index(path).into_iter().map(|entry| (entry.chunk, entry)).collect();
+        Self { file: File::open(path).unwrap(), entries }
+    }
+}
+
+struct Limit {
+    first: Stored,
+    later: Option<Stored>,
     /// Names, and the runs of the disk that each is.
     files: Vec<(&'static str, Vec<Range<u64>>)>,
     kept: Mutex<(HashMap<u64, Slot>, Vec<u64>)>,
+    most_kept: usize,
 }
 
 impl Limit {
     fn chunk(&self, number: u64) -> Option<Arc<Vec<u8>>> {
-        let entry = self.entries.get(&number)?;
+        let first = self.first.entries.get(&number);
+        let later = self.later.as_ref().and_then(|later| Some((&later.file, later.entries.get(&number)?)));
+        if first.is_none() && later.is_none() {
+            return None;
+        }
+        let mut spare = None;
         let slot = {
             let mut kept = self.kept.lock().unwrap();
             let (slots, order) = &mut *kept;
             if let Some(slot) = slots.get(&number) {
                 Arc::clone(slot)
             } else {
-                if order.len() >= KEPT {
-                    slots.remove(&order.remove(0));
+                if order.len() >= self.most_kept {
+                    // Its memory serves again, unless somebody reads it.
+                    let old = slots.remove(&order.remove(0)).and_then(Arc::into_inner);
+                    spare = old.and_then(|slot| slot.into_inner().unwrap()).and_then(Arc::into_inner);
                 }
                 order.push(number);
                 let slot = Slot::default();
@@ -84,8 +109,16 @@ impl Limit {
         };
         let mut slot = slot.lock().unwrap();
         if slot.is_none() {
-            let mut bytes = vec![0; CHUNK];
-            DECODER.with_borrow_mut(|(decoder, payload)| entry.read(&self.input, decoder, payload, &mut bytes));
+            let mut bytes = spare.unwrap_or_else(|| vec![0; CHUNK]);
+            DECODER.with_borrow_mut(|(decoder, payload, base)| match (first, later) {
+                (Some(first), Some((file, entry))) => {
+                    first.read(&self.first.file, decoder, payload, base);
+                    entry.read_difference(file, decoder, payload, base, &mut bytes);
+                }
+                (Some(first), None) => first.read(&self.first.file, decoder, payload, &mut bytes),
+                (None, Some((file, entry))) => entry.read(file, decoder, payload, &mut bytes),
+                (None, None) => unreachable!("seen above"),
+            });
             *slot = Some(Arc::new(bytes));
         }
         slot.clone()
@@ -195,7 +228,7 @@ impl Filesystem for Limit {
 
 fn main() {
     let arguments = Arguments::parse();
-    let entries = read_index(&arguments.input).into_iter().map(|entry| (entry.chunk, entry)).collect();
+    let (first, later) = (Stored::open(&arguments.input), arguments.later.as_ref().map(Stored::open));
     let mut files = vec![("disk.raw", vec![0..arguments.len])];
     if let Some(runs) = &arguments.runs {
         let text = std::fs::read_to_string(runs).unwrap();
@@ -206,7 +239,7 @@ fn main() {
         });
         files.push(("file", runs.collect()));
     }
-    let limit = Limit { input: File::open(&arguments.input).unwrap(), entries, files, kept: Mutex::default() };
+    let limit = Limit { first, later, files, kept: Mutex::default(), most_kept: arguments.kept };
     let mut config = Config::default();
     config.mount_options = vec![MountOption::RO, MountOption::FSName("bench-limit".into())];
     config.n_threads = Some(arguments.threads);

@@ -11,12 +11,12 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use clap::Parser;
-use hikae_benches::measure::{Rounds, Took, of_process, run};
+use hikae_benches::measure::{Rounds, Took, run};
+use hikae_benches::shown::Server;
 use imgfmt::filesystem::files::FileSystem;
 use imgfmt::format::identity::Identity;
 use imgfmt::source::FileDisk;
@@ -25,8 +25,6 @@ use imgfmt::tree::{Tree, TreeOptions};
 
 /// Readers at once, in one of the measurements.
 const READERS: u64 = 16;
-/// How long a server may take to be there.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -54,59 +52,6 @@ fn main() {
         assert!(status.success(), "{make} failed");
     }
     Bench::new(arguments).run();
-}
-
-/// A program that shows files, for as long as it is kept.
-struct Server {
-    child: Child,
-    dir: String,
-    is_mount: bool,
-}
-
-impl Server {
-    /// Starts it and waits until `shown` is there.
-    fn start(program: &str, args: &[&str], dir: &str, shown: &str, is_mount: bool) -> Self {
-        let mut command = Command::new(program);
-        command.args(args).env("RESTIC_PASSWORD", "bench").stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.spawn().unwrap_or_else(|error| panic!("{program} cannot be started: {error}"));
-        let server = Self { child, dir: dir.to_owned(), is_mount };
-        let begun = Instant::now();
-        while std::fs::metadata(shown).map_or(0, |shown| shown.len()) == 0 {
-            assert!(begun.elapsed() < PATIENCE, "{program} {args:?} does not show {shown}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        server
-    }
-
-    /// Runs a shell script, and adds what the server took to what it took.
-    fn measured(&self, script: &str) -> Took {
-        let before = of_process(self.child.id());
-        let (mut took, _) = run("sh", &["-ec", script]);
-        let after = of_process(self.child.id());
-        took.user += after.user - before.user;
-        took.system += after.system - before.system;
-        took
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Best effort, in the order in which each of them ends by itself.
-        if self.is_mount {
-            let _ = Command::new("umount").arg(&self.dir).status();
-        } else {
-            let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        }
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(10) {
-            if self.child.try_wait().is_ok_and(|status| status.is_some()) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 struct Bench {

@@ -16,9 +16,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use hikae_benches::measure::{Rounds, Took, of_process, peak_of, run};
+use hikae_benches::measure::{Rounds, Took, of_process, peak_of};
 use hikae_benches::nbd::Client;
-use hikae_benches::picks;
+use hikae_benches::{picks, states};
 
 /// Bytes of a read in sequence: what nbdcopy asks for.
 const PIECE: u32 = 256 << 10;
@@ -70,15 +70,10 @@ struct Job {
 fn main() {
     let arguments = Arguments::parse();
     std::fs::create_dir_all(&arguments.folder).unwrap();
-    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let size = arguments.size.to_string();
-    let status =
-        Command::new(top.join("make-disk")).args([&arguments.disk, &size]).arg(&arguments.folder).status().unwrap();
-    assert!(status.success(), "make-disk failed");
     let programs = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let folder = arguments.folder.canonicalize().unwrap();
     let mut bench = Bench { arguments, folder, programs, rounds: Rounds::default(), typical: BTreeMap::new() };
-    bench.prepare();
+    states::make(&bench.folder, &bench.programs, &bench.arguments.disk, bench.arguments.size);
     bench.run();
 }
 
@@ -137,28 +132,6 @@ impl Bench {
 
     fn program(&self, name: &str) -> String {
         self.programs.join(name).to_str().unwrap().to_owned()
-    }
-
-    /// The same two states of a disk in the form of each side. What hikae leaves out (unused clusters, page file) is left out for all of them.
-    fn prepare(&self) {
-        let disk = format!("{}-{}", self.arguments.disk, self.arguments.size);
-        let (hikae, image, ranges) = (self.program("hikae"), self.path("serve.hik"), self.path("ranges"));
-        run("sh", &["-ec", &format!("cd {}; rm -rf serve.hik* serve.[0-9]*.hik serve-*", self.folder.display())]);
-        std::fs::write(&ranges, format!("0 {}\n", self.arguments.size << 20)).unwrap();
-        for (number, state) in ["", "-changed"].into_iter().enumerate() {
-            let number = number + 1;
-            run(&hikae, &["capture", "--compression", "zstd:1", &self.path(&format!("{disk}{state}.raw")), &image]);
-            let (raw, stored) = (self.path(&format!("serve-{number}.raw")), self.path(&format!("serve-{number}.bin")));
-            run(&hikae, &["export", &format!("{image}@{number}"), &raw]);
-            let first = self.path("serve-1.bin");
-            let mut words = vec!["store", &raw, &ranges, &stored];
-            if number == 2 {
-                words.extend(["--known", &first]);
-            }
-            run(&self.program("bench-limit"), &words);
-            let qcow2 = self.path(&format!("serve-{number}.qcow2"));
-            run("qemu-img", &["convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", &raw, &qcow2]);
-        }
     }
 
     fn jobs(&self) -> Vec<Job> {
