@@ -93,6 +93,25 @@ fn what_cannot_be_shown_is_told_beside_it_and_by_info() {
     let text = std::fs::read_to_string(mount.0.join("README.txt")).unwrap();
     assert!(text.starts_with("There is no disk.vhd: the disk is longer than the 2040 GiB that VHD can hold."));
     drop(mount);
+    // A disk whose table speaks of sectors of 4096 bytes.
+    shell(
+        path,
+        "truncate -s 4M large.raw; printf 'EFI PART' | dd of=large.raw bs=1 seek=4096 conv=notrunc status=none",
+    );
+    hikae(path, ["capture", "--all-blocks", "large.raw", "large.hik"]).expect(0);
+    for disk in ["large.raw", "large.hik"] {
+        let readme = hikae(path, ["cat", &format!("{disk}:/README.txt")]).expect(0);
+        let info = hikae(path, ["info", disk]).expect(0);
+        assert!(info.out.contains("in a mount: disk.raw disk.vhdx disk.qcow2\n"), "{info:?}");
+        for (name, format) in
+            [("disk.vmdk", "VMDK"), ("disk-flat.vmdk", "VMDK"), ("disk.vhd", "VHD"), ("disk.vdi", "VDI")]
+        {
+            let why =
+                format!("{name}: the disk has sectors of 4096 bytes, and {format} knows only sectors of 512 bytes");
+            assert!(readme.out.contains(&format!("There is no {why}.")), "{readme:?}");
+            assert!(info.out.contains(&format!("no {why}\n")), "{info:?}");
+        }
+    }
     // The same file tomorrow, and another one of another generation.
     shell(path, "truncate -s 2M d.raw");
     for _ in 0..2 {
