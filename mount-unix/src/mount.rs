@@ -188,7 +188,25 @@ impl Mount {
     /// Serves the mount until it is taken away.
     pub fn serve(self) -> Result<(), MountError> {
         let dir = self.unmounter.dir;
-        self.session.run().map_err(|source| MountError::Serve { dir, source })
+        run(self.session).map_err(|source| MountError::Serve { dir, source })
+    }
+}
+
+/// Runs a session until its mount is taken away.
+///
+/// When a session of `fuser` ends, it unmounts whatever lies on its folder, also where its own mount is gone and another one has that place by then: it takes
+/// POLLERR, by which the kernel says that the device is disconnected, for the opposite. So what it would do that with is let go of. It stays where the session ended
+/// in any other way, and then takes the mount away.
+fn run(session: Session<Translate>) -> std::io::Result<()> {
+    let nobody = std::thread::Builder::new().spawn(|| Ok(()))?;
+    let mut background = session.spawn()?;
+    match std::mem::replace(&mut background.guard, nobody).join() {
+        Ok(Ok(())) => {
+            std::mem::forget(background);
+            Ok(())
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(std::io::Error::other("a thread of the mount panicked")),
     }
 }
 

@@ -3,8 +3,14 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use imgfmt::disk::MemoryDisk;
+use imgfmt::format::identity::Identity;
+use imgfmt::tree::{Tree, TreeOptions};
+use imgfmt::{Disk, Extent};
 use mount_unix::{MountError, Unmounted};
 
 use crate::served::{Random, Served, bytes, capture_bytes, run, tree};
@@ -172,4 +178,45 @@ fn a_mount_leaves_when_it_is_taken_away() {
         served.join();
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// A disk that is let go of when somebody says so.
+struct Lingering(MemoryDisk, Mutex<Receiver<()>>);
+
+impl Disk for Lingering {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn sector_size(&self) -> u32 {
+        self.0.sector_size()
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> imgfmt::Result<()> {
+        self.0.read_at(buf, offset)
+    }
+    fn extent_at(&self, offset: u64) -> imgfmt::Result<Extent> {
+        self.0.extent_at(offset)
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.1.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
+    }
+}
+
+#[test]
+fn a_mount_that_is_gone_takes_nothing_away_that_was_mounted_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = bytes(1_000_000, 3);
+    capture_bytes(folder.path(), model.clone());
+    let (go, wait) = channel();
+    let disk = Lingering(MemoryDisk::new(vec![1; 4096]), Mutex::new(wait));
+    let lingering = Tree::of_disk(Arc::new(disk), &Identity::of(&["a test"], 0), &TreeOptions::default());
+    let mut first = Served::new(folder.path(), lingering, 0);
+    assert_eq!(std::fs::read(first.dir.join("disk.raw")).unwrap(), [1; 4096]);
+    assert_eq!(first.unmounter.unmount().unwrap(), Unmounted::Gone);
+    let second = Served::new(folder.path(), tree(folder.path(), 1 << 20), 0);
+    go.send(()).unwrap();
+    first.join();
+    assert!(std::fs::read(second.dir.join("latest/disk.raw")).unwrap() == model);
 }
