@@ -24,6 +24,7 @@ mod counted;
 mod exit;
 mod image_name;
 mod inside;
+mod last_lines;
 mod listing;
 mod progress;
 mod served;

@@ -41,7 +41,7 @@ impl Default for Limits {
     }
 }
 
-/// Takes a line about a client that had to be sent away.
+/// Takes a line about a client that had to be sent away, or about a request that the disk failed.
 pub type Log = dyn Fn(&str) + Send + Sync;
 
 /// A server that listens.
@@ -167,7 +167,7 @@ impl Server {
 
 fn serve(shared: &Shared, stream: &Stream) -> io::Result<()> {
     match handshake(stream, &*shared.exports, &shared.limits)? {
-        Some(agreed) => transmission::serve(stream, &agreed, &shared.limits),
+        Some(agreed) => transmission::serve(stream, &agreed, &shared.limits, &*shared.log),
         None => Ok(()),
     }
 }

@@ -11,11 +11,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, Scope};
 
+use imgfmt::error::full_message;
 use imgfmt::{Disk, Error, Extent, ExtentKind};
 
 use crate::handshake::Agreed;
 use crate::requests::{Request, Requests};
-use crate::server::Limits;
+use crate::server::{Limits, Log};
 use crate::stream::Stream;
 use crate::wire::{
     ALLOCATION_ID, Errno, HOLE_AND_ZERO, Message, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk, command,
@@ -60,6 +61,7 @@ struct Connection<'a> {
     stream: &'a Stream,
     agreed: &'a Agreed,
     limits: &'a Limits,
+    log: &'a Log,
     source: Mutex<Source>,
     load: Mutex<Load>,
     /// A request was answered.
@@ -73,13 +75,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Serves requests until the client leaves. An error says why the connection had to end.
-pub(crate) fn serve(stream: &Stream, agreed: &Agreed, limits: &Limits) -> io::Result<()> {
+pub(crate) fn serve(stream: &Stream, agreed: &Agreed, limits: &Limits, log: &Log) -> io::Result<()> {
     stream.set_write_timeout(Some(limits.stall))?;
     stream.set_read_timeout(Some(limits.stall))?;
     let connection = Connection {
         stream,
         agreed,
         limits,
+        log,
         source: Mutex::default(),
         load: Mutex::new(Load { threads: 1, ..Load::default() }),
         answered: Condvar::new(),
@@ -180,7 +183,7 @@ impl Connection<'_> {
             (command::BLOCK_STATUS, Ok(())) => self.block_status(&request),
             (_, Ok(())) => match self.change(&request, buf) {
                 Ok(()) => self.send_done(&request),
-                Err(error) => self.send_error(&request, errno_of(&error), None),
+                Err(error) => self.send_error(&request, self.failed(&request, &error), None),
             },
         }
     }
@@ -248,7 +251,7 @@ impl Connection<'_> {
         buf.resize(HEADER.saturating_add(len), 0);
         let (header, data) = buf.split_at_mut(HEADER);
         if let Err(error) = self.agreed.export.disk.disk().read_at(data, request.offset) {
-            return self.send_error(request, errno_of(&error), None);
+            return self.send_error(request, self.failed(request, &error), None);
         }
         header.copy_from_slice(&Message::default().u32(SIMPLE_REPLY_MAGIC).u32(0).u64(request.cookie).0);
         let sent = self.send_last(buf);
@@ -317,7 +320,7 @@ impl Connection<'_> {
         if let Err(error) = disk.read_at(data, at) {
             let place =
                 if let Error::Bad { offset, .. } = error { offset.clamp(at, stop.saturating_sub(1)) } else { at };
-            self.send_error(request, errno_of(&error), Some(place))?;
+            self.send_error(request, self.failed(request, &error), Some(place))?;
             return Ok(false);
         }
         let head = structured(request, stop == end, chunk::OFFSET_DATA, len.saturating_add(8)).u64(at);
@@ -335,7 +338,7 @@ impl Connection<'_> {
         while at < end {
             let extent = match disk.extent_at(at) {
                 Ok(extent) => extent,
-                Err(error) => return self.send_error(request, errno_of(&error), None),
+                Err(error) => return self.send_error(request, self.failed(request, &error), None),
             };
             let flags = match extent.kind {
                 ExtentKind::Zero | ExtentKind::Absent => HOLE_AND_ZERO,
@@ -365,6 +368,21 @@ impl Connection<'_> {
             Message::default().u32(SIMPLE_REPLY_MAGIC).u32(0).u64(request.cookie)
         };
         self.send_last(&message.0)
+    }
+
+    /// Logs what the disk failed to do, since few clients say more than "input/output error". Returns the number that they get.
+    fn failed(&self, request: &Request, error: &Error) -> Errno {
+        let what = match request.command {
+            command::READ => "read",
+            command::WRITE => "write",
+            command::WRITE_ZEROES => "zero",
+            command::TRIM => "discard",
+            command::BLOCK_STATUS => "map",
+            _ => "flush",
+        };
+        let (Request { offset, len, .. }, of) = (request, &self.agreed.export.description);
+        (self.log)(&format!("cannot {what} {len} bytes at {offset:#x} of {of}: {}", full_message(error)));
+        errno_of(error)
     }
 
     fn send_error(&self, request: &Request, errno: Errno, place: Option<u64>) -> io::Result<()> {

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use imgfmt::overlay::Overlay;
-use serve::server::Log;
 use serve::{Address, Export, ExportName, Exports, Limits, ServedDisk, Server, Stop};
 
 use crate::boot::machine::Drive;
 use crate::exit::Failure;
-use crate::text::printable;
+use crate::last_lines::log_to_stderr;
 
 /// A disk that QEMU can open.
 pub(crate) struct Served {
@@ -41,9 +40,8 @@ impl Served {
         let socket = folder.join("disk");
         let sector_size = disk.disk().sector_size();
         let keeps_writes = disk.writable().is_some();
-        let log: Box<Log> = Box::new(|line: &str| eprintln!("hikae: {}", printable(line)));
-        let exports = Arc::new(One(Export { disk, description: "hikae boot".into() }));
-        let server = Server::bind(&Address::Unix(socket.clone()), exports, Limits::default(), log)
+        let exports = Arc::new(One(Export { disk, description: "the disk".into() }));
+        let server = Server::bind(&Address::Unix(socket.clone()), exports, Limits::default(), log_to_stderr())
             .map_err(|error| Failure::Failed(format!("cannot show the disk to QEMU: {error}")))?;
         let stop = server.stopper();
         let server = Some(std::thread::spawn(move || server.run()));

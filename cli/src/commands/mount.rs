@@ -10,13 +10,12 @@ use unix as system;
 #[cfg(windows)]
 use windows as system;
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use imgfmt::error::full_message;
@@ -27,6 +26,7 @@ use serve::{Address, Limits, Stop};
 use crate::ahead::part_of;
 use crate::exit::{DONE, FAILED, Failure};
 use crate::image_name::{ImageName, choose};
+use crate::last_lines::LastLines;
 use crate::served::Served;
 use crate::source::{self, DiskOptions};
 use crate::text::{parse_size, printable};
@@ -35,8 +35,6 @@ use crate::text::{parse_size, printable};
 const IN_BACKGROUND: &str = "HIKAE_MOUNT_IN_BACKGROUND";
 /// What it says.
 const READY: &[u8] = b"mounted\n";
-/// Lines that are not logged again as long as they are among the last ones.
-const LAST_LINES: usize = 64;
 
 /// Shows an image or disk as a folder: its generations, their files, and their partitions and disks as files.
 ///
@@ -294,7 +292,7 @@ struct LogLines {
     file: Option<File>,
     /// The system's log, for a process without a terminal.
     system: Option<system::SystemLog>,
-    last: Mutex<VecDeque<String>>,
+    last: LastLines,
 }
 
 impl LogLines {
@@ -307,21 +305,14 @@ impl LogLines {
             None => None,
         };
         let system = if in_background { system::SystemLog::open() } else { None };
-        Ok(Self { file, system, last: Mutex::default() })
+        Ok(Self { file, system, last: LastLines::default() })
     }
 
     /// Logs a line, unless it was among the last ones: a program that tries again and again says nothing new.
     fn add(&self, line: &str) {
         let line = printable(line);
-        {
-            let mut last = self.last.lock().expect("no holder of the lock panics");
-            if last.contains(&line) {
-                return;
-            }
-            if last.len() >= LAST_LINES {
-                last.pop_front();
-            }
-            last.push_back(line.clone());
+        if !self.last.is_new(&line) {
+            return;
         }
         eprintln!("hikae: {line}");
         // There is nobody to tell where a log cannot be written.

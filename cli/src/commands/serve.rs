@@ -9,9 +9,10 @@ use serve::Address;
 
 use crate::exit::{DONE, FAILED, Failure};
 use crate::image_name::ImageName;
+use crate::last_lines::log_to_stderr;
 use crate::served::Served;
 use crate::source::DiskOptions;
-use crate::text::{parse_size, printable};
+use crate::text::parse_size;
 
 /// Serves an image or disk as network block devices (NBD): QEMU, libvirt and nbd-client attach them.
 ///
@@ -48,8 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let name = ImageName::parse(&arguments.image);
     let served = Served::open(&name, &arguments.packs, arguments.cache, &arguments.disk, arguments.overlay.as_deref())?;
     let served = Arc::new(served);
-    let log = Box::new(|line: &str| eprintln!("hikae: {}", printable(line)));
-    let server = served.listen(&arguments.nbd, arguments.connections, log)?;
+    let server = served.listen(&arguments.nbd, arguments.connections, log_to_stderr())?;
     let stop = server.stopper();
     let asked = std::sync::atomic::AtomicBool::new(false);
     let handler = move || {

@@ -15,8 +15,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(folder: &Path, args: &[&str]) -> Self {
+        Self::start_heard(folder, args, Stdio::inherit())
+    }
+
+    /// Starts it with a place for what it says besides.
+    fn start_heard(folder: &Path, args: &[&str], stderr: Stdio) -> Self {
         let mut command = Command::new(HIKAE);
-        command.arg("serve").args(args).arg("--json").current_dir(folder).stdout(Stdio::piped());
+        command.arg("serve").args(args).arg("--json").current_dir(folder).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -203,4 +208,30 @@ fn writes_go_to_the_overlay_and_come_back_from_it() {
     hikae(folder, ["overlay", "discard", "try.overlay"]).expect(4).says(&["--yes"]);
     hikae(folder, ["overlay", "discard", "try.overlay", "--yes"]).expect(0);
     assert!(!folder.join("try.overlay").exists());
+}
+
+#[test]
+fn what_the_disk_failed_to_do_is_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image(folder);
+    // The noise is stored as it is: a byte of it that changes is a damaged chunk.
+    let pack = std::fs::read(folder.join("disk.hik")).unwrap();
+    let at = pack.len() / 2;
+    shell(folder, &format!("printf '\\{:03o}' | dd of=disk.hik bs=1 seek={at} conv=notrunc status=none", pack[at] ^ 1));
+    let server = {
+        let heard = std::fs::File::create(folder.join("heard")).unwrap();
+        Server::start_heard(folder, &["disk.hik", "--nbd", "127.0.0.1:0"], heard.into())
+    };
+    for _ in 0..2 {
+        let read = run("nbdcopy", [server.export("p1").as_str(), "null:"]);
+        assert!(read.code != 0 && read.err.contains("Input/output error"), "{read:?}");
+    }
+    server.stop();
+    let said = std::fs::read_to_string(folder.join("heard")).unwrap();
+    let lines: Vec<_> = said.lines().filter(|line| line.contains("cannot read")).collect();
+    assert!(!lines.is_empty(), "{said}");
+    assert!(lines.iter().all(|line| line.contains("of p1 of generation 2: frame in pack 0 at byte")), "{lines:?}");
+    let distinct: std::collections::HashSet<_> = lines.iter().collect();
+    assert_eq!(distinct.len(), lines.len(), "{lines:?}");
 }
