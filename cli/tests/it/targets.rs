@@ -193,5 +193,19 @@ fn an_existing_file_is_replaced_only_on_a_word_and_only_by_a_whole_disk() {
     hikae(folder.path(), ["restore", "a.hik", "link.img", "--yes"]).expect(0);
     assert!(folder.path().join("link.img").symlink_metadata().unwrap().is_symlink());
     assert!(std::fs::read(folder.path().join("sub/old.img")).unwrap() == bytes);
+    // A device that was pulled leaves no place for a file.
+    shell(folder.path(), "ln -s gone dangling.img; ln -s /dev devices");
+    for (target, said) in [
+        ("dangling.img", "leads nowhere"),
+        ("/dev/hikae-has-no-such", "there is no device"),
+        ("/dev/pts/../hikae-has-no-such", "there is no device"),
+        ("devices/hikae-has-no-such", "there is no device"),
+    ] {
+        hikae(folder.path(), ["restore", "a.hik", target, "--yes"]).expect(4).says(&[said]);
+        hikae(folder.path(), ["export", "a.hik", target, "--format", "raw", "--overwrite"]).expect(4).says(&[said]);
+        let left = folder.path().join(target).symlink_metadata();
+        assert!(left.is_err() || left.unwrap().is_symlink(), "{target}");
+    }
+    assert!(!folder.path().join("gone").exists());
     hikae(folder.path(), ["restore", "a.hik", "no/such/folder/x.img"]).expect(3).says(&["no/such/folder"]);
 }

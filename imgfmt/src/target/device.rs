@@ -52,9 +52,26 @@ pub enum TargetKind {
 }
 
 /// Says what stands at `path`, symbolic links followed.
+///
+/// [`Error::Refused`] where nothing does and a file should not: in place of a link that leads nowhere, and among the devices. What was there, and what is meant, is a
+/// device that was pulled.
 pub fn kind_of(path: &Path) -> Result<TargetKind> {
     match platform::standing(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(TargetKind::New),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let path_text = path.display();
+            if std::fs::symlink_metadata(path).is_ok() {
+                return Err(Error::Refused(format!(
+                    "{path_text} is a link that leads nowhere: what it names is not there"
+                )));
+            }
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if folder.canonicalize().is_ok_and(|folder| system::is_of_devices(&folder)) {
+                return Err(Error::Refused(format!(
+                    "there is no device {path_text}, and no file is made in its place"
+                )));
+            }
+            Ok(TargetKind::New)
+        }
         Err(error) => Err(Error::io("examine", path, error)),
         Ok(Standing::File) => Ok(TargetKind::File),
         Ok(Standing::Device(number)) if system::is_loop(number) => Ok(TargetKind::Loop),

@@ -21,6 +21,11 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// The open file holds everything.
 pub(super) type Held = ();
 
+/// Says whether a folder, given by its real path, is one of devices. `/dev/shm` holds files of programs.
+pub(super) fn is_of_devices(folder: &Path) -> bool {
+    folder.starts_with("/dev") && !folder.starts_with("/dev/shm")
+}
+
 /// Says whether a device is a loop device.
 pub(super) fn is_loop(device: u64) -> bool {
     rustix::fs::major(device) == LOOP_MAJOR

@@ -22,6 +22,11 @@ use crate::source::device::windows::volumes::{dismount, lock, lock_all};
 /// The volumes of a disk, locked while they are open.
 pub(super) type Held = Vec<File>;
 
+/// Says whether a folder is one of devices: here none is.
+pub(super) fn is_of_devices(_: &Path) -> bool {
+    false
+}
+
 /// Says whether a device is a loop device: Windows has none.
 pub(super) fn is_loop(_device: u64) -> bool {
     false
