@@ -14,12 +14,12 @@ pub(crate) mod windows_names;
 #[cfg(unix)]
 pub(crate) use unix::{
     data_or_hole, device_len, file_id, free_space, identity, identity_of_path, kind_name, make_sparse, open_disk,
-    open_plain, path_of, read_exact_at, real_path, same_file, standing, sync_folder, write_all_at,
+    open_plain, path_of, read_exact_at, real_path, same_file, standing, sync_folder, write_all_at, written_path,
 };
 #[cfg(windows)]
 pub(crate) use windows::{
     data_or_hole, device_len, file_id, free_space, identity, identity_of_path, kind_name, make_sparse, open_disk,
-    open_plain, path_of, read_exact_at, real_path, same_file, standing, sync_folder, write_all_at,
+    open_plain, path_of, read_exact_at, real_path, same_file, standing, sync_folder, write_all_at, written_path,
 };
 
 /// What makes a file itself, whatever it is called: device and inode number, or the like.
@@ -106,6 +106,8 @@ mod tests {
         std::fs::write(&b, "x").unwrap();
         assert!(!same_file(&a, &b).unwrap());
         assert!(same_file(&a, &folder.path().join(".").join("a")).unwrap());
+        std::fs::hard_link(&a, folder.path().join("c")).unwrap();
+        assert!(same_file(&a, &folder.path().join("c")).unwrap());
         assert!(free_space(folder.path()).is_some());
         sync_folder(folder.path()).unwrap();
     }

@@ -68,14 +68,14 @@ impl Request<'_> {
             return Err(self.refused("no other file may be opened"));
         }
         let own = self.from.path().and_then(Path::parent);
-        let mut folders = vec![own.ok_or_else(|| self.refused("the image lies in no folder"))?.to_owned()];
-        if let Policy::Folders(more) = self.policy {
-            for folder in more {
-                let real = std::fs::canonicalize(folder).map_err(|error| Error::io("find", folder, error))?;
-                folders.push(real);
-            }
-        }
-        Ok(folders)
+        let own = own.ok_or_else(|| self.refused("the image lies in no folder"))?;
+        let more = match self.policy {
+            Policy::Folders(more) => more.as_slice(),
+            _ => &[],
+        };
+        // A path as Windows writes it and the same path as people write it do not compare, so all are of the former kind.
+        let real = |folder| std::fs::canonicalize(folder).map_err(|error| Error::io("find", folder, error));
+        [own].into_iter().chain(more.iter().map(PathBuf::as_path)).map(real).collect()
     }
 
     /// Refuses names that mean something other than a path.
@@ -117,7 +117,7 @@ pub(crate) fn open_named(
     if !folders.iter().any(|folder| real.starts_with(folder)) {
         return Err(outside());
     }
-    ImageFile::named(open_regular(&request, &real)?, real, caches)
+    ImageFile::named(open_regular(&request, &real)?, platform::written_path(real), caches)
 }
 
 /// Opens a regular file at a path without symbolic links, so that nothing else is ever opened, whatever is put there meanwhile.
@@ -158,7 +158,7 @@ pub(crate) fn search(
             }
             // What cannot be opened is not what is looked for.
             let Ok(file) = open_regular(&request, &path) else { continue };
-            let file = ImageFile::named(file, path, caches)?;
+            let file = ImageFile::named(file, platform::written_path(path), caches)?;
             if let Some(found) = visit(file) {
                 return Ok(Some(found));
             }

@@ -32,6 +32,11 @@ pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
     std::fs::canonicalize(path)
 }
 
+/// An absolute path without links as people write it: as it is.
+pub(crate) fn written_path(real: PathBuf) -> PathBuf {
+    real
+}
+
 /// Says what stands at a path, symbolic links followed.
 pub(crate) fn standing(path: &Path) -> io::Result<Standing> {
     let metadata = std::fs::metadata(path)?;

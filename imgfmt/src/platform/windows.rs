@@ -175,8 +175,12 @@ pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
     if device_path(&path.to_string_lossy()).is_some() {
         return Ok(path.to_owned());
     }
-    let real = std::fs::canonicalize(path)?;
-    Ok(real.to_str().and_then(without_prefix).map_or(real, PathBuf::from))
+    std::fs::canonicalize(path).map(written_path)
+}
+
+/// An absolute path without links as people write it: without the `\\?\` that the system puts before it, where it means the same.
+pub(crate) fn written_path(real: PathBuf) -> PathBuf {
+    real.to_str().and_then(without_prefix).map_or(real, PathBuf::from)
 }
 
 /// Says what stands at a path, links followed.
@@ -286,9 +290,9 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     std::fs::metadata(folder).map(|_| ())
 }
 
-/// Says whether two paths lead to one file.
+/// Says whether two paths lead to one file, which may have several names.
 pub(crate) fn same_file(a: &Path, b: &Path) -> io::Result<bool> {
-    Ok(std::fs::canonicalize(a)? == std::fs::canonicalize(b)?)
+    Ok(identity_of_path(a)? == identity_of_path(b)?)
 }
 
 /// What makes an open file itself; of a device, its number.
