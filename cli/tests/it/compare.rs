@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const HIKAE: &str = env!("CARGO_BIN_EXE_hikae");
+use crate::machine::program;
 
 /// Runs a shell script in a folder, with the tools saying what went wrong.
 fn shell(folder: &Path, script: &str) {
@@ -14,7 +14,7 @@ fn shell(folder: &Path, script: &str) {
 }
 
 fn hikae(folder: &Path, args: &[&str]) -> (i32, String) {
-    let done = Command::new(HIKAE).args(args).current_dir(folder).output().unwrap();
+    let done = Command::new(program()).args(args).current_dir(folder).output().unwrap();
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.stderr.is_empty() || args[0] == "capture", "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
     (done.status.code().unwrap(), text)
@@ -103,7 +103,7 @@ fn neighbours_and_moved_clusters_are_no_new_versions_on_fat() {
     assert_eq!(versions(folder, "/p1/e"), ["3-5 there"]);
     let (code, _) = hikae(folder, &["cat", "d.hik@1:/p1/b"]);
     assert_eq!(code, 0);
-    let none = Command::new(HIKAE).args(["log", "d.hik:/p1/none"]).current_dir(folder).output().unwrap();
+    let none = Command::new(program()).args(["log", "d.hik:/p1/none"]).current_dir(folder).output().unwrap();
     assert_eq!(none.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&none.stderr).contains("no generation has /p1/none"));
 }

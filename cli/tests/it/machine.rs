@@ -5,8 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-/// The program under test.
+/// The program of this system.
 pub(crate) const HIKAE: &str = env!("CARGO_BIN_EXE_hikae");
+/// The variable that names another program to be tested, in those tests that use [`program`]: `hikae.exe` with what runs it here.
+const PROGRAM: &str = "HIKAE_PROGRAM";
+
+/// The program under test.
+pub(crate) fn program() -> String {
+    std::env::var(PROGRAM).unwrap_or_else(|_| HIKAE.into())
+}
 
 /// What a program left behind.
 #[derive(Debug)]
@@ -72,7 +79,7 @@ pub(crate) fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item =
 
 /// Runs `hikae` in a folder.
 pub(crate) fn hikae<S: AsRef<OsStr>>(folder: &Path, args: impl IntoIterator<Item = S>) -> Ran {
-    command(HIKAE).args(args).current_dir(folder).output().unwrap().into()
+    command(&program()).args(args).current_dir(folder).output().unwrap().into()
 }
 
 /// The identity of a device as `hikae disks` shows it now.
@@ -85,7 +92,7 @@ pub(crate) fn target_id(device: &Path) -> String {
 
 /// Starts `hikae` in a folder, its output kept in pipes.
 pub(crate) fn start(folder: &Path, args: &[&str]) -> std::process::Child {
-    let mut command = command(HIKAE);
+    let mut command = command(&program());
     command.args(args).current_dir(folder);
     command
         .stdin(std::process::Stdio::null())

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use crate::machine::{HIKAE, Random, hikae, run, shell};
+use crate::machine::{Random, hikae, program, run, shell};
 
 /// A server in a folder, ended politely.
 pub(crate) struct Server {
@@ -20,7 +20,7 @@ impl Server {
 
     /// Starts it with a place for what it says besides.
     fn start_heard(folder: &Path, args: &[&str], stderr: Stdio) -> Self {
-        let mut command = Command::new(HIKAE);
+        let mut command = Command::new(program());
         command.arg("serve").args(args).arg("--json").current_dir(folder).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
