@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use imgfmt::error::full_message;
 use imgfmt::filesystem::files::{Content, FileSystem, NodeId, NodeKind, Space, StreamEntry};
 use imgfmt::filesystem::utf16::from_wtf8;
+use imgfmt::readahead::{self, Readahead};
 use imgfmt::tree::Tree;
 use imgfmt::{Error, Result};
 
@@ -28,18 +29,27 @@ use crate::wildcard::{Pattern, has_wildcards};
 /// Hears what goes wrong while a drive is served, line by line. The library prints nothing.
 pub type Log = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// Bytes that are read at once, however many a program asks for.
+const PART: usize = 1 << 20;
 /// The extended attribute that is a file's security descriptor.
 const ACL: &[u8] = b"system.ntfs_acl";
 
+/// What is read of an opened file.
+enum Source {
+    /// Stored bytes, which are decoded ahead of who reads them in sequence.
+    Ahead(Arc<readahead::OpenFile>),
+    /// A stream, or words of ours.
+    Plain(Box<dyn Content>),
+}
+
 /// An opened file.
-#[derive(Debug)]
 struct OpenFile {
     found: Found,
     /// Names of a folder from the root down.
     names: Vec<Vec<u16>>,
     stream: Option<Vec<u8>>,
     information: Information,
-    content: OnceLock<Box<dyn Content>>,
+    source: OnceLock<Source>,
 }
 
 /// What became of a wish to open something.
@@ -58,6 +68,7 @@ pub struct Operations {
     tree: Arc<Tree>,
     walker: Walker,
     volume: VolumeInformation,
+    readahead: Readahead,
     log: Log,
     handles: Handles<OpenFile>,
 }
@@ -73,8 +84,8 @@ pub type Answer<T> = std::result::Result<T, Status>;
 
 impl Operations {
     /// Serves a tree.
-    pub fn new(tree: Arc<Tree>, volume: VolumeInformation, log: Log) -> Self {
-        Self { walker: Walker::new(Arc::clone(&tree)), tree, volume, log, handles: Handles::default() }
+    pub fn new(tree: Arc<Tree>, volume: VolumeInformation, readahead: Readahead, log: Log) -> Self {
+        Self { walker: Walker::new(Arc::clone(&tree)), tree, volume, readahead, log, handles: Handles::default() }
     }
 
     /// Opens a file, folder or stream. `access`, `disposition` and `options` are those of `ZwCreateFile`.
@@ -99,10 +110,10 @@ impl Operations {
         wish.for_existing(information.is_folder(), path.must_be_folder)?;
         let is_folder = information.is_folder();
         let names = if is_folder { path.names.clone() } else { Vec::new() };
-        let file = OpenFile { found, names, stream, information, content: OnceLock::new() };
+        let file = OpenFile { found, names, stream, information, source: OnceLock::new() };
         if !is_folder && wish.reads_content() {
             // What cannot be read should say so now, and not in the middle of a copy.
-            self.said("open", &path, self.content(&file).map(|_| ()))?;
+            self.said("open", &path, self.source(&file).map(|_| ()))?;
         }
         let might_have_created = wish.for_missing() == Status::MEDIA_WRITE_PROTECTED;
         let handle = self.handles.open(file).ok_or(Status::TOO_MANY_OPENED_FILES)?;
@@ -140,8 +151,7 @@ impl Operations {
         }
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
         let wanted = buf.get_mut(..len).ok_or(Status::INTERNAL_ERROR)?;
-        let read = self.content(&file).and_then(|content| content.read_at(wanted, offset));
-        match read {
+        match self.fill(&file, wanted, offset) {
             Ok(()) => Ok(len),
             Err(error) => {
                 Err(self.failed(&format_args!("read {len} bytes at {offset:#x} of"), file.found.node, &error))
@@ -254,18 +264,35 @@ impl Operations {
         Status::from(error)
     }
 
-    /// The content of a file, opened when it is first wanted.
-    fn content<'a>(&self, file: &'a OpenFile) -> Result<&'a dyn Content> {
-        if let Some(content) = file.content.get() {
-            return Ok(&**content);
+    fn fill(&self, file: &OpenFile, buf: &mut [u8], offset: u64) -> Result<()> {
+        match self.source(file)? {
+            Source::Plain(content) => content.read_at(buf, offset),
+            Source::Ahead(ahead) => {
+                let mut at = offset;
+                for part in buf.chunks_mut(PART) {
+                    let end = at.saturating_add(imgfmt::disk::buf_len(part));
+                    part.copy_from_slice(self.readahead.read(ahead, at..end)?.as_slice());
+                    at = end;
+                }
+                Ok(())
+            }
         }
-        let opened: Box<dyn Content> = match &file.found.text {
-            Some(text) if file.stream.is_none() => Box::new(Text(Arc::clone(text))),
-            _ if file.found.is_special && file.stream.is_none() => Box::new(Text(Arc::from([]))),
-            _ => self.tree.open(file.found.node, file.stream.as_deref())?,
+    }
+
+    /// What is read of a file, opened when it is first wanted.
+    fn source<'a>(&self, file: &'a OpenFile) -> Result<&'a Source> {
+        if let Some(source) = file.source.get() {
+            return Ok(source);
+        }
+        let node = file.found.node;
+        let opened = match (&file.stream, &file.found.text) {
+            (Some(stream), _) => Source::Plain(self.tree.open(node, Some(stream))?),
+            (None, Some(text)) => Source::Plain(Box::new(Text(Arc::clone(text)))),
+            (None, None) if file.found.is_special => Source::Plain(Box::new(Text(Arc::from([])))),
+            (None, None) => Source::Ahead(self.readahead.file(node.0, self.tree.open(node, None)?)),
         };
-        // Where another thread was faster, its content serves.
-        Ok(&**file.content.get_or_init(|| opened))
+        // Where another thread was faster, what it opened serves.
+        Ok(file.source.get_or_init(|| opened))
     }
 
     fn list(&self, file: &OpenFile, pattern: Option<&[u16]>, visit: &mut dyn FnMut(&FoundFile) -> bool) -> Result<()> {

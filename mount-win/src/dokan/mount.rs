@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::path::Path;
 use std::sync::Arc;
 
+use imgfmt::readahead::Readahead;
 use imgfmt::tree::Tree;
 
 use crate::dokan::callbacks::{CALLBACKS, Served, TIMEOUT};
@@ -31,6 +32,8 @@ pub struct MountOptions {
     pub serial: u32,
     /// All users of the machine see it, and not only the session that makes it.
     pub allow_other: bool,
+    /// Most bytes that are kept of what was read ahead.
+    pub readahead_bytes: u64,
     /// Hears what goes wrong.
     pub log: Log,
 }
@@ -148,8 +151,10 @@ impl Mount {
         let ending = Arc::new(Ending::new(&place)?);
         let library = Arc::new(Library::load()?);
         let volume = VolumeInformation::new(&options.label, options.serial);
-        let operations = Operations::new(tree, volume, Arc::clone(&options.log));
         let system = |source| MountError::System { place: place.clone(), source };
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let readahead = Readahead::start(cores, options.readahead_bytes).map_err(system)?;
+        let operations = Operations::new(tree, volume, readahead, Arc::clone(&options.log));
         let served = Served::start(operations, Arc::clone(&library)).map_err(system)?;
         let instance = Instance::create(Arc::clone(&library), served, &place, options.allow_other)?;
         let seen = Arc::clone(&ending);

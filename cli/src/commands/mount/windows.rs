@@ -36,12 +36,14 @@ pub(super) struct Mount {
 impl Mount {
     /// Makes a drive.
     pub(super) fn new(tree: Arc<Tree>, wish: Wish<'_>, log: Log) -> Result<Self, Failure> {
+        let Options {} = wish.options;
         let label = Path::new(&wish.source).file_stem().map(|name| name.to_string_lossy().into_owned());
         let options = MountOptions {
             label: label.unwrap_or_default(),
             // The same image has the same number whenever it is mounted.
             serial: serial(&wish.source),
             allow_other: wish.allow_other,
+            readahead_bytes: wish.readahead_bytes,
             log: Arc::clone(&log),
         };
         Ok(Self { mount: mount_win::Mount::new(tree, wish.dir, &options)?, log })

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use dokan2::direct::Direct;
 use imgfmt::format::identity::Identity;
+use imgfmt::readahead::Readahead;
 use imgfmt::source::FileDisk;
 use imgfmt::tree::{Tree, TreeOptions};
 use mount_win::operations::Operations;
@@ -31,5 +32,6 @@ fn drive(disk: &Path) -> (Direct, Arc<Mutex<Vec<String>>>) {
     let log = Arc::clone(&heard);
     let log = Arc::new(move |line: &str| log.lock().unwrap().push(line.to_owned()));
     let volume = VolumeInformation::new("disk", 0x1234_5678);
-    (Direct(Operations::new(Arc::new(tree(disk)), volume, log)), heard)
+    let readahead = Readahead::start(2, 16 << 20).unwrap();
+    (Direct(Operations::new(Arc::new(tree(disk)), volume, readahead, log)), heard)
 }
