@@ -14,12 +14,14 @@ pub(crate) mod windows_names;
 #[cfg(unix)]
 pub(crate) use unix::{
     data_or_hole, device_len, file_id, free_space, identity, identity_of_path, kind_name, make_sparse, open_disk,
-    open_plain, path_of, read_exact_at, real_path, same_file, standing, sync_folder, write_all_at, written_path,
+    open_plain, path_of, read_exact_at, real_path, same_file, standing, sync_folder, try_lock, try_lock_shared, unlock,
+    write_all_at, written_path,
 };
 #[cfg(windows)]
 pub(crate) use windows::{
     data_or_hole, device_len, file_id, free_space, identity, identity_of_path, kind_name, make_sparse, open_disk,
-    open_plain, path_of, read_exact_at, real_path, same_file, standing, sync_folder, write_all_at, written_path,
+    open_plain, path_of, read_exact_at, real_path, same_file, standing, sync_folder, try_lock, try_lock_shared, unlock,
+    write_all_at, written_path,
 };
 
 /// What makes a file itself, whatever it is called: device and inode number, or the like.
@@ -49,6 +51,8 @@ pub(crate) enum FileRun {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{File, TryLockError};
+
     use super::*;
 
     #[test]
@@ -96,6 +100,25 @@ mod tests {
             at = end.min(8 << 20);
         }
         assert!(data >= 4096);
+    }
+
+    #[test]
+    fn who_has_a_lock_keeps_others_from_it_and_nobody_from_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, "holder").unwrap();
+        let open = || File::options().read(true).write(true).open(&path).unwrap();
+        let (first, second) = (open(), open());
+        let is_held = |tried| matches!(tried, Err(TryLockError::WouldBlock));
+        try_lock(&first).unwrap();
+        assert!(is_held(try_lock(&second)) && is_held(try_lock_shared(&second)));
+        assert_eq!(std::fs::read(&path).unwrap(), b"holder");
+        unlock(&first).unwrap();
+        try_lock_shared(&second).unwrap();
+        try_lock_shared(&first).unwrap();
+        drop(second);
+        unlock(&first).unwrap();
+        try_lock(&open()).unwrap();
     }
 
     #[test]

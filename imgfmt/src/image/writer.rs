@@ -21,6 +21,7 @@ use crate::image::reader::{Head, Image, OpenOptions};
 use crate::image::record::{Record, Root};
 use crate::image::store::PackStore;
 use crate::image::verdict;
+use crate::platform;
 
 /// Largest pack by default: what FAT32 takes.
 pub const DEFAULT_PACK_SIZE: u64 = (4 << 30) - 1;
@@ -359,13 +360,13 @@ fn lock(store: &dyn PackStore) -> Result<File> {
     let mut file = file.map_err(|error| Error::io("open", &path, error))?;
     // A program that this process starts in another thread holds its open files from fork to exec, and with them a lock that was just
     // given up: so one that is held is tried again for a moment.
-    let mut held = file.try_lock();
+    let mut held = platform::try_lock(&file);
     for _ in 0..LOCK_TRIES {
         if !matches!(held, Err(TryLockError::WouldBlock)) {
             break;
         }
         std::thread::sleep(LOCK_PAUSE);
-        held = file.try_lock();
+        held = platform::try_lock(&file);
     }
     match held {
         Ok(()) => {}

@@ -55,7 +55,8 @@ impl FileStorage {
     /// Opens and locks a file: for this process alone, or for reading, which others may do as well.
     pub(super) fn open(path: &Path, read_only: bool) -> Result<Self> {
         let storage = Self::open_unlocked(path, !read_only)?;
-        let lock = || if read_only { storage.file.try_lock_shared() } else { storage.file.try_lock() };
+        let lock =
+            || if read_only { platform::try_lock_shared(&storage.file) } else { platform::try_lock(&storage.file) };
         let mut locked = lock();
         let started = Instant::now();
         // A program that is being started holds the locks of the one that starts it for a moment.
@@ -77,10 +78,10 @@ impl FileStorage {
     /// Opens a file to look at what it says of itself, whoever has it; and says who.
     pub(super) fn look(path: &Path) -> Result<(Self, Option<String>)> {
         let storage = Self::open_unlocked(path, false)?;
-        let holder = match storage.file.try_lock_shared() {
+        let holder = match platform::try_lock_shared(&storage.file) {
             // Who only looks keeps nobody from it.
             Ok(()) => {
-                storage.file.unlock().map_err(|error| Error::io("unlock", path, error))?;
+                platform::unlock(&storage.file).map_err(|error| Error::io("unlock", path, error))?;
                 None
             }
             Err(TryLockError::WouldBlock) => Some(storage.holder()),

@@ -1,7 +1,7 @@
 //! Files on Linux and other Unix systems.
 
 use std::ffi::OsStr;
-use std::fs::{File, FileType};
+use std::fs::{File, FileType, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -20,6 +20,21 @@ pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Res
 /// Writes all of `bytes` at `offset`, or fails.
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.write_all_at(bytes, offset)
+}
+
+/// Locks a file for this handle alone, or says that another one has it.
+pub(crate) fn try_lock(file: &File) -> Result<(), TryLockError> {
+    file.try_lock()
+}
+
+/// Locks a file together with others that do the same.
+pub(crate) fn try_lock_shared(file: &File) -> Result<(), TryLockError> {
+    file.try_lock_shared()
+}
+
+/// Gives a lock up.
+pub(crate) fn unlock(file: &File) -> io::Result<()> {
+    file.unlock()
 }
 
 /// Opens a file or block device for reading.

@@ -4,6 +4,8 @@
 //! [`aligned`].
 #![expect(unsafe_code, reason = "calls of the Windows API")]
 
+mod locks;
+
 use std::fs::{File, FileType};
 use std::io;
 use std::os::windows::ffi::OsStrExt;
@@ -25,6 +27,8 @@ use windows_sys::Win32::System::Ioctl::{
 
 use super::windows_names::{DevicePath, device_path, without_prefix};
 use super::{FileId, FileRun, Standing, aligned};
+
+pub(crate) use locks::{try_lock, try_lock_shared, unlock};
 
 /// The number of a volume that lies on no single disk, or of which the system does not say where it lies.
 pub(crate) const UNKNOWN_DEVICE: u64 = u64::MAX;

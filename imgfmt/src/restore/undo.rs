@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::{Disk, read_vec};
 use crate::error::{Error, Result};
 use crate::partition::Structure;
+use crate::platform;
 
 /// Most bytes of the target in one entry.
 const SAVED_PIECE: u64 = 64 << 10;
@@ -177,7 +178,7 @@ impl Undo {
         };
         undo.append(&Entry::Start(Box::new(start)))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        crate::platform::sync_folder(folder).map_err(|error| Error::io("sync", folder, error))?;
+        platform::sync_folder(folder).map_err(|error| Error::io("sync", folder, error))?;
         Ok(undo)
     }
 
@@ -336,7 +337,7 @@ pub fn new_session() -> String {
 
 /// One run at a time writes an undo file.
 fn lock(file: &File, path: &Path) -> Result<()> {
-    match file.try_lock() {
+    match platform::try_lock(file) {
         Ok(()) => Ok(()),
         Err(std::fs::TryLockError::WouldBlock) => {
             Err(Error::Refused(format!("another run of this program is at work with {}", path.display())))
