@@ -10,14 +10,14 @@ mod disks;
 #[path = "it/fuse.rs"]
 mod fuse;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use imgfmt::format::identity::Identity;
-use imgfmt::source::FileDisk;
+use imgfmt::image::store::FolderStore;
+use imgfmt::image::{Image, OpenOptions};
 use imgfmt::tree::{Tree, TreeOptions};
 
 /// The folder below which random sequences are made: names without a stranger among them.
@@ -46,10 +46,14 @@ impl Wine {
         command
     }
 
+    /// Runs it to its end, and returns its exit code and words. They go through a file: Wine keeps a pipe open for as long as what was started in the background lives.
     fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
-        let Output { status, stdout, stderr } = self.hikae(arguments).envs(variables.iter().copied()).output().unwrap();
-        let said = [stdout, stderr].concat();
-        (status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
+        let said = self.folder.join("said");
+        let file = File::create(&said).unwrap();
+        let mut command = self.hikae(arguments);
+        command.envs(variables.iter().copied()).stdout(file.try_clone().unwrap()).stderr(file);
+        let status = command.status().unwrap();
+        (status.code().unwrap(), String::from_utf8_lossy(&fs::read(said).unwrap()).into_owned())
     }
 
     fn install_stand_in(&self) {
@@ -66,17 +70,20 @@ fn refused((code, said): (i32, String), words: &str) {
 #[test]
 fn a_drive_shows_what_fuse_shows_and_ends_when_it_is_asked_to() {
     let folder = tempfile::tempdir().unwrap();
-    let disk = disks::odd(folder.path());
+    disks::odd(folder.path());
     let wine = Wine::new(folder.path());
-    let mount = ["mount", "disk", "X:", "--foreground"];
+    // What is shown of an image comes from the image alone, identifiers included.
+    let (code, said) = wine.run(&["capture", "disk", "disk.hik"], &[]);
+    assert_eq!(code, 0, "{said}");
+    let mount = ["mount", "disk.hik@1", "X:", "--foreground"];
 
     refused(wine.run(&mount, &[]), "Dokan 2 is not installed");
     refused(wine.run(&["umount", "X:"], &[]), "X: is no mount of hikae");
     wine.install_stand_in();
     refused(wine.run(&mount, &[("HIKAE_STAND_IN_VERSION", "150")]), "dokan2.dll has version 150");
     refused(wine.run(&mount, &[("HIKAE_STAND_IN_DRIVER", "0")]), "driver does not answer");
-    refused(wine.run(&["mount", "disk", "Q:", "--foreground"], &[]), "in use");
-    refused(wine.run(&["mount", "disk", "Z:\\nowhere", "--foreground"], &[]), "cannot mount on");
+    refused(wine.run(&["mount", "disk.hik", "Q:", "--foreground"], &[]), "in use");
+    refused(wine.run(&["mount", "disk.hik", "Z:\\nowhere", "--foreground"], &[]), "cannot mount on");
 
     let report = folder.path().join("report");
     let mut command = wine.hikae(&mount);
@@ -96,8 +103,12 @@ fn a_drive_shows_what_fuse_shows_and_ends_when_it_is_asked_to() {
     let mut ours: Vec<String> = report.lines().map(Into::into).collect();
     assert_eq!(ours.pop().as_deref(), Some("DONE 10000 sequences"), "{report}");
     ours.sort();
-    let disk = Arc::new(FileDisk::open(&disk, 512).unwrap());
-    let theirs = fuse::lines(folder.path(), Tree::of_disk(disk, &Identity::random(0), &TreeOptions::default()), &ours);
+    let store = FolderStore::new(&folder.path().join("disk.hik"), &[]).unwrap();
+    let image = Arc::new(Image::open(Arc::new(store), &OpenOptions::default()).unwrap());
+    let disk = image.generation(1).unwrap();
+    let identity = disk.record().identity();
+    let tree = Tree::of_disk(Arc::new(disk), &identity, &TreeOptions::default());
+    let theirs = fuse::lines(folder.path(), tree, &ours);
     assert!(ours.len() > 600);
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert_eq!(ours, theirs);
