@@ -32,6 +32,7 @@ mod seven_zip;
 mod startup;
 mod surface;
 mod targets;
+mod under_wine;
 mod unreadable;
 mod views;
 mod volumes;
