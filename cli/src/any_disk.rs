@@ -34,7 +34,6 @@ pub(crate) struct AnyDisk {
     /// The same for an overlay.
     base: Option<Proof>,
     /// The hikae image that it lies in.
-    #[cfg_attr(windows, expect(dead_code, reason = "only `hikae boot` asks, which Windows does not have"))]
     pub(crate) image: Option<Arc<Image>>,
     name: ImageName,
     /// What a file of another format is.
