@@ -135,6 +135,32 @@ impl<T: WritableDisk + ?Sized> WritableDisk for Arc<T> {
     }
 }
 
+/// The map of a disk for who goes through it: the disk is asked once for each extent, however many pieces that is taken in.
+pub(crate) struct Extents<'a> {
+    disk: &'a dyn Disk,
+    last: Option<Extent>,
+}
+
+impl<'a> Extents<'a> {
+    /// The map of `disk`.
+    pub(crate) fn new(disk: &'a dyn Disk) -> Self {
+        Self { disk, last: None }
+    }
+
+    /// The rest, from `offset` on, of the extent that holds it; never empty. `offset` must be below the disk's length.
+    pub(crate) fn rest_at(&mut self, offset: u64) -> Result<Extent> {
+        let extent = match self.last {
+            Some(extent) if extent.offset <= offset && offset < extent.end() => extent,
+            _ => self.disk.extent_at(offset)?,
+        };
+        if extent.end() <= offset {
+            return Err(Error::corrupt("extent map", offset, "an extent is empty"));
+        }
+        self.last = Some(extent);
+        Ok(Extent { offset, len: extent.end().saturating_sub(offset), ..extent })
+    }
+}
+
 /// A part of a disk seen as a disk of its own: a partition.
 #[derive(Clone, Debug)]
 pub struct Slice<D> {
@@ -229,5 +255,43 @@ impl Disk for MemoryDisk {
     fn extent_at(&self, offset: u64) -> Result<Extent> {
         check_range(offset, 1, self.len())?;
         Ok(Extent { offset, len: self.len().saturating_sub(offset), kind: ExtentKind::Data })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Extents of 100 bytes; from byte 300 on the map is broken.
+    struct Mapped(AtomicUsize);
+
+    impl Disk for Mapped {
+        fn len(&self) -> u64 {
+            400
+        }
+        fn sector_size(&self) -> u32 {
+            512
+        }
+        fn read_at(&self, _: &mut [u8], _: u64) -> Result<()> {
+            panic!("only the map is asked for")
+        }
+        fn extent_at(&self, offset: u64) -> Result<Extent> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let len = if offset < 300 { 100 - offset % 100 } else { 0 };
+            Ok(Extent { offset, len, kind: ExtentKind::Zero })
+        }
+    }
+
+    #[test]
+    fn who_goes_through_a_map_asks_once_for_each_extent_and_hears_of_an_empty_one() {
+        let disk = Mapped(AtomicUsize::new(0));
+        let mut extents = Extents::new(&disk);
+        for (offset, len, asked) in [(0, 100, 1), (30, 70, 1), (99, 1, 1), (120, 80, 2), (150, 50, 2), (10, 90, 3)] {
+            assert_eq!(extents.rest_at(offset).unwrap(), Extent { offset, len, kind: ExtentKind::Zero });
+            assert_eq!(disk.0.load(Ordering::Relaxed), asked);
+        }
+        assert!(matches!(extents.rest_at(300), Err(Error::Corrupt { .. })));
     }
 }

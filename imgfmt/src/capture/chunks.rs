@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::capture::bad::read_tolerant;
-use crate::disk::{Disk, Extent, ExtentKind};
+use crate::disk::{Disk, Extent, ExtentKind, Extents};
 use crate::engine::{Run, run_ordered};
 use crate::error::{Error, Result};
 use crate::image::codec::{Compression, Compressor, Decompressor};
@@ -67,7 +67,7 @@ pub fn store_disk(
     let shape = TreeShape::new(disk.len(), image.chunk_size())?;
     let mut builder = TreeBuilder::new(shape);
     let mut totals = Totals::default();
-    let mut jobs = Jobs { disk, shape, extent: None, chunk: 0, image: &image, previous: options.previous };
+    let mut jobs = Jobs { extents: Extents::new(disk), shape, chunk: 0, image: &image, previous: options.previous };
     let work = Work { disk, shape, image: &image, index: &index, options };
     run_ordered(
         run,
@@ -95,28 +95,14 @@ enum Job {
 
 /// Cuts the disk into jobs, in order.
 struct Jobs<'a> {
-    disk: &'a dyn Disk,
     shape: TreeShape,
-    extent: Option<Extent>,
+    extents: Extents<'a>,
     chunk: u64,
     image: &'a Image,
     previous: Option<&'a Tree>,
 }
 
 impl Jobs<'_> {
-    /// The rest, from `offset` on, of the extent that holds it.
-    fn extent_at(&mut self, offset: u64) -> Result<Extent> {
-        let extent = match self.extent {
-            Some(extent) if extent.offset <= offset && offset < extent.end() => extent,
-            _ => self.disk.extent_at(offset)?,
-        };
-        if extent.end() <= offset {
-            return Err(Error::corrupt("extent map", offset, "an extent is empty"));
-        }
-        self.extent = Some(extent);
-        Ok(Extent { offset, len: extent.end().saturating_sub(offset), ..extent })
-    }
-
     fn byte_of(&self, chunk: u64) -> u64 {
         chunk.saturating_mul(self.shape.chunk_size()).min(self.shape.len())
     }
@@ -127,7 +113,7 @@ impl Jobs<'_> {
         }
         let first = self.chunk;
         let start = self.byte_of(first);
-        let extent = self.extent_at(start)?;
+        let extent = self.extents.rest_at(start)?;
         if extent.kind != ExtentKind::Data {
             let end = extent.end();
             let whole = end.checked_div(self.shape.chunk_size()).unwrap_or(0);
@@ -144,7 +130,7 @@ impl Jobs<'_> {
         let mut extents = Vec::new();
         let mut at = start;
         while at < self.byte_of(end_chunk) {
-            let extent = self.extent_at(at)?;
+            let extent = self.extents.rest_at(at)?;
             // A long run of nothing is a job of its own: end this one at the first chunk that is wholly in it.
             if extent.kind != ExtentKind::Data && extent.len >= JOB_LEN.saturating_add(self.shape.chunk_size()) {
                 let chunk = extent.offset.div_ceil(self.shape.chunk_size());

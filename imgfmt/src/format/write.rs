@@ -4,9 +4,9 @@
 use flate2::{Compress, Compression, FlushCompress, Status};
 use zstd_safe::{CCtx, CParameter};
 
-use crate::disk::{Disk, Extent, ExtentKind};
+use crate::disk::{Disk, Extent, ExtentKind, Extents};
 use crate::engine::{Run, run_ordered};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::target::NewFile;
 use crate::target::copy::{Copied, fill_bad};
 
@@ -83,7 +83,7 @@ impl Tool {
 /// The extents of a disk by pieces; pieces without data are passed over.
 struct Pieces<'a> {
     disk: &'a dyn Disk,
-    extent: Option<Extent>,
+    extents: Extents<'a>,
     at: u64,
 }
 
@@ -93,14 +93,7 @@ impl Pieces<'_> {
         let mut job: Vec<Extent> = Vec::new();
         let mut has_data = false;
         while self.at < self.disk.len() {
-            let extent = match self.extent {
-                Some(extent) if extent.end() > self.at => extent,
-                _ => self.disk.extent_at(self.at)?,
-            };
-            if extent.len == 0 || extent.end() <= self.at {
-                return Err(Error::corrupt("extent map", self.at, "an extent is empty"));
-            }
-            self.extent = Some(extent);
+            let extent = self.extents.rest_at(self.at)?;
             let is_data = matches!(extent.kind, ExtentKind::Data | ExtentKind::Bad);
             let piece_end = (self.at / PIECE).saturating_add(1).saturating_mul(PIECE);
             if is_data && !has_data && job.first().is_some_and(|first| first.offset < piece_of(self.at)) {
@@ -128,7 +121,7 @@ pub(crate) fn write_units(
     mut sink: impl FnMut(Unit) -> Result<()>,
 ) -> Result<Copied> {
     let unit_len = usize::try_from(unit).expect("at most 1 MiB");
-    let mut pieces = Pieces { disk, extent: None, at: 0 };
+    let mut pieces = Pieces { disk, extents: Extents::new(disk), at: 0 };
     let mut copied = Copied::default();
     run_ordered(
         run,

@@ -3,22 +3,21 @@
 use std::ops::Range;
 
 use crate::capture::bad::read_tolerant;
-use crate::disk::{Disk, Extent, ExtentKind};
-use crate::error::{Error, Result};
+use crate::disk::{Disk, Extent, ExtentKind, Extents};
+use crate::error::Result;
 use crate::ranges::RangeSet;
+use crate::target::copy::BAD_MARKER;
 
 /// Bytes that a worker reads and compares at once.
 pub(super) const PIECE: u64 = 1 << 20;
 /// What differs is found in units of this many bytes, aligned to the scope.
 const UNIT: usize = 4096;
-/// What is written over and over into ranges that were unreadable at the source, so that nobody takes them for data.
-pub const BAD_MARKER: &[u8; 32] = b"HIKAE: UNREADABLE AT THE SOURCE\n";
 
 /// The extents of what is wanted, in pieces for the workers, without the tables.
 pub(super) struct Pieces<'a> {
     disk: &'a dyn Disk,
     skip: &'a RangeSet,
-    extent: Option<Extent>,
+    extents: Extents<'a>,
     at: u64,
     zero_piece: u64,
 }
@@ -26,7 +25,7 @@ pub(super) struct Pieces<'a> {
 impl<'a> Pieces<'a> {
     /// The pieces of `disk` from `at` on, without those in `skip`. Zero and Absent come in pieces of `zero_piece` bytes at the most.
     pub(super) fn new(disk: &'a dyn Disk, skip: &'a RangeSet, at: u64, zero_piece: u64) -> Self {
-        Self { disk, skip, extent: None, at, zero_piece }
+        Self { disk, skip, extents: Extents::new(disk), at, zero_piece }
     }
 
     /// The next piece.
@@ -40,14 +39,7 @@ impl<'a> Pieces<'a> {
                 self.at = run_end;
                 continue;
             }
-            let extent = match self.extent {
-                Some(extent) if extent.end() > self.at => extent,
-                _ => self.disk.extent_at(self.at)?,
-            };
-            if extent.len == 0 || extent.end() <= self.at {
-                return Err(Error::corrupt("extent map", self.at, "an extent is empty"));
-            }
-            self.extent = Some(extent);
+            let extent = self.extents.rest_at(self.at)?;
             let most = match extent.kind {
                 ExtentKind::Zero | ExtentKind::Absent => self.zero_piece,
                 ExtentKind::Data | ExtentKind::Bad => PIECE,

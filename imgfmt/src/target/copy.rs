@@ -1,6 +1,6 @@
 //! Copying a disk to a target: the verb behind export and restore.
 
-use crate::disk::{Disk, Extent, ExtentKind, buf_len};
+use crate::disk::{Disk, Extent, ExtentKind, Extents, buf_len};
 use crate::engine::{Run, run_ordered};
 use crate::error::{Error, Result};
 use crate::target::Target;
@@ -8,7 +8,7 @@ use crate::target::Target;
 /// Bytes that a worker copies at once.
 const PIECE: u64 = 1 << 20;
 /// What is written over and over into ranges that were unreadable at the source, so that nobody takes them for data.
-const BAD_MARKER: &[u8; 32] = b"HIKAE: UNREADABLE AT THE SOURCE\n";
+pub const BAD_MARKER: &[u8; 32] = b"HIKAE: UNREADABLE AT THE SOURCE\n";
 
 /// How a disk is copied.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,7 +49,7 @@ impl Copied {
 /// The extents of a disk in jobs for the workers.
 struct Pieces<'a> {
     disk: &'a dyn Disk,
-    extent: Option<Extent>,
+    extents: Extents<'a>,
     at: u64,
 }
 
@@ -59,14 +59,7 @@ impl Pieces<'_> {
         let piece_end = (self.at / PIECE).saturating_add(1).saturating_mul(PIECE);
         let mut job: Vec<Extent> = Vec::new();
         while self.at < self.disk.len() {
-            let extent = match self.extent {
-                Some(extent) if extent.end() > self.at => extent,
-                _ => self.disk.extent_at(self.at)?,
-            };
-            if extent.len == 0 || extent.end() <= self.at {
-                return Err(Error::corrupt("extent map", self.at, "an extent is empty"));
-            }
-            self.extent = Some(extent);
+            let extent = self.extents.rest_at(self.at)?;
             let is_data = extent.kind == ExtentKind::Data;
             let end = if is_data { extent.end().min(piece_end) } else { extent.end() };
             if !job.is_empty() && (self.at >= piece_end || end > piece_end) {
@@ -88,7 +81,7 @@ pub fn copy(from: &dyn Disk, to: &dyn Target, options: CopyOptions, run: Run<'_>
         let (have, need) = (to.len(), from.len());
         return Err(Error::Refused(format!("the target has {have} bytes, and the disk needs {need}")));
     }
-    let mut pieces = Pieces { disk: from, extent: None, at: 0 };
+    let mut pieces = Pieces { disk: from, extents: Extents::new(from), at: 0 };
     let mut copied = Copied::default();
     run_ordered(
         run,

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use imgfmt::engine::{Cancel, Run, quiet};
 use imgfmt::partition::{Scheme, read_layout};
 use imgfmt::ranges::RangeSet;
-use imgfmt::restore::pieces::BAD_MARKER;
 use imgfmt::restore::tables::{Tables, of_disk};
 use imgfmt::restore::undo::{Phase, Start, Undo};
 use imgfmt::restore::wanted::Wanted;
 use imgfmt::restore::write::{Restored, Session, WriteOptions, structures_to_save};
+use imgfmt::target::copy::BAD_MARKER;
 use imgfmt::{Disk, Error, Extent, ExtentKind, Result, disk};
 
 use crate::conformance::Random;
