@@ -1,4 +1,4 @@
-//! What a program wants of a file that it opens, and what a tree that nobody can write to answers.
+//! What a program wants of a file that it opens, and what is answered: by a tree that nobody can write to, and by its files that take writes.
 //!
 //! Source: `ZwCreateFile` (wdm.h); [MS-FSA] 2.1.5.1; access masks: [MS-DTYP] 2.4.3, [MS-SMB2] 2.2.13.1.
 
@@ -58,6 +58,9 @@ const WRITING: u32 = 0x0000_0002
     | 0x1000_0000
     | 0x4000_0000;
 
+/// Those of them that a file gives that takes writes: it stays where it is and belongs to whom it belongs to.
+const WRITABLE: u32 = 0x0000_0002 | 0x0000_0004 | 0x0000_0010 | 0x0000_0100 | 0x4000_0000;
+
 /// A wish to open something.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish {
@@ -109,6 +112,20 @@ impl Wish {
             || self.options & DELETE_ON_CLOSE != 0;
         if changes { Err(Status::MEDIA_WRITE_PROTECTED) } else { Ok(()) }
     }
+
+    /// The answer where there is a file that takes writes: whether it is to be emptied.
+    pub fn for_writable(&self, must_be_folder: bool) -> Result<bool, Status> {
+        if self.disposition == Disposition::Create {
+            return Err(Status::OBJECT_NAME_COLLISION);
+        }
+        if must_be_folder || self.options & DIRECTORY_FILE != 0 {
+            return Err(Status::NOT_A_DIRECTORY);
+        }
+        if self.access & WRITING & !WRITABLE != 0 || self.options & DELETE_ON_CLOSE != 0 {
+            return Err(Status::ACCESS_DENIED);
+        }
+        Ok(matches!(self.disposition, Disposition::Supersede | Disposition::Overwrite | Disposition::OverwriteIf))
+    }
 }
 
 #[cfg(test)]
@@ -154,6 +171,24 @@ mod tests {
         }
         assert_eq!(wish(1, 1, DELETE_ON_CLOSE).for_existing(false, false), Err(Status::MEDIA_WRITE_PROTECTED));
         assert!(wish(0x0012_0089, 1, 0).reads_content() && !wish(0x0012_0080, 1, 0).reads_content());
+    }
+
+    #[test]
+    fn files_that_take_writes_are_opened_for_that_and_for_nothing_that_takes_them_away() {
+        const DENIED: Status = Status::ACCESS_DENIED;
+        for access in [0x0012_0089, 0x0012_019f, 2, 4, 0x10, 0x100, 0x4000_0000, 0xc000_0000, 0x0200_0000] {
+            assert_eq!(wish(access, 1, 0).for_writable(false), Ok(false), "{access:#x}");
+        }
+        for access in [0x1_0000, 0x4_0000, 0x8_0000, 0x40, 0x1000_0000] {
+            assert_eq!(wish(access, 1, 0).for_writable(false), Err(DENIED), "{access:#x}");
+        }
+        let by_disposition = [Ok(true), Ok(false), Err(Status::OBJECT_NAME_COLLISION), Ok(false), Ok(true), Ok(true)];
+        for (disposition, answer) in (0..).zip(by_disposition) {
+            assert_eq!(wish(2, disposition, 0).for_writable(false), answer, "{disposition}");
+        }
+        assert_eq!(wish(2, 1, DELETE_ON_CLOSE).for_writable(false), Err(DENIED));
+        assert_eq!(wish(2, 1, 0).for_writable(true), Err(Status::NOT_A_DIRECTORY));
+        assert_eq!(wish(2, 1, DIRECTORY_FILE).for_writable(false), Err(Status::NOT_A_DIRECTORY));
     }
 
     #[test]

@@ -11,9 +11,11 @@ use std::sync::{Arc, OnceLock};
 use imgfmt::error::full_message;
 use imgfmt::filesystem::files::{Content, FileSystem, NodeId, NodeKind, Space, StreamEntry};
 use imgfmt::filesystem::utf16::from_wtf8;
+use imgfmt::overlay::ResizableDisk;
 use imgfmt::readahead::{self, Readahead};
 use imgfmt::tree::Tree;
-use imgfmt::{Error, Result};
+use imgfmt::view::writable::WritableView;
+use imgfmt::{Disk, Error, Result, WritableDisk};
 
 use crate::access::Wish;
 use crate::handles::Handles;
@@ -40,6 +42,8 @@ enum Source {
     Ahead(Arc<readahead::OpenFile>),
     /// A stream, or words of ours.
     Plain(Box<dyn Content>),
+    /// Bytes that can change.
+    Writable(Arc<WritableView>),
 }
 
 /// An opened file.
@@ -49,7 +53,17 @@ struct OpenFile {
     names: Vec<Vec<u16>>,
     stream: Option<Vec<u8>>,
     information: Information,
+    /// The file where it takes writes.
+    writable: Option<Arc<WritableView>>,
     source: OnceLock<Source>,
+}
+
+impl OpenFile {
+    /// What is known of it now.
+    fn information(&self) -> Information {
+        let len = self.writable.as_ref().map_or(self.information.len, |view| view.len());
+        Information { len, ..self.information }
+    }
 }
 
 /// What became of a wish to open something.
@@ -94,7 +108,7 @@ impl Operations {
         let path = Path::parse(path)?;
         let found = match self.said("open", &path, self.walker.walk(&path.names))? {
             Ok(found) => found,
-            Err(Missing::Name) => return Err(wish.for_missing()),
+            Err(Missing::Name) => return Err(self.refused(wish.for_missing())),
             Err(Missing::Path) => return Err(Status::OBJECT_PATH_NOT_FOUND),
         };
         let (stream, information) = match &path.part {
@@ -104,13 +118,21 @@ impl Operations {
             Part::Content | Part::Folder => (None, found.information),
             Part::Stream(wanted) => match self.said("open", &path, self.find_stream(&found, wanted))? {
                 Some((name, len)) => (Some(name), found.information.of_stream(len)),
-                None => return Err(wish.for_missing()),
+                None => return Err(self.refused(wish.for_missing())),
             },
         };
-        wish.for_existing(information.is_folder(), path.must_be_folder)?;
         let is_folder = information.is_folder();
+        let writable = match stream {
+            None if !is_folder => self.said("open", &path, self.tree.writable(found.node))?,
+            _ => None,
+        };
+        match &writable {
+            None => wish.for_existing(is_folder, path.must_be_folder).map_err(|status| self.refused(status))?,
+            Some(view) if wish.for_writable(path.must_be_folder)? => self.said("empty", &path, view.set_len(0))?,
+            Some(_) => {}
+        }
         let names = if is_folder { path.names.clone() } else { Vec::new() };
-        let file = OpenFile { found, names, stream, information, source: OnceLock::new() };
+        let file = OpenFile { found, names, stream, information, writable, source: OnceLock::new() };
         if !is_folder && wish.reads_content() {
             // What cannot be read should say so now, and not in the middle of a copy.
             self.said("open", &path, self.source(&file).map(|_| ()))?;
@@ -145,7 +167,7 @@ impl Operations {
         if buf.is_empty() {
             return Ok(0);
         }
-        let left = file.information.len.saturating_sub(offset);
+        let left = file.information().len.saturating_sub(offset);
         if left == 0 {
             return Err(Status::END_OF_FILE);
         }
@@ -161,7 +183,7 @@ impl Operations {
 
     /// What is known of an open file.
     pub fn information(&self, handle: u64) -> Answer<Information> {
-        self.file(handle).map(|file| file.information)
+        self.file(handle).map(|file| file.information())
     }
 
     /// Lists an open folder, as far as its entries match `pattern` (`None`: all), until `visit` says no. An entry that cannot be looked at is
@@ -215,9 +237,50 @@ impl Operations {
         security::select(&security::everyone_may_read(is_folder), wanted).ok_or(Status::INTERNAL_ERROR)
     }
 
-    /// There is nothing to be written.
+    /// Writes from byte `offset`, or from the end of the file (`None`). Returns the number of bytes. The memory manager (`paging`) writes whole pages, and never makes a
+    /// file longer by that.
+    pub fn write(&self, handle: u64, bytes: &[u8], offset: Option<i64>, paging: bool) -> Answer<usize> {
+        let file = self.file(handle)?;
+        let view = file.writable.as_ref().ok_or_else(|| self.change())?;
+        let len = view.len();
+        let offset = offset.map_or(Ok(len), u64::try_from).map_err(|_| Status::INVALID_PARAMETER)?;
+        let most = if paging { usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX) } else { usize::MAX };
+        let bytes = bytes.get(..bytes.len().min(most)).ok_or(Status::INTERNAL_ERROR)?;
+        let action = format_args!("write {} bytes at {offset:#x} of", bytes.len());
+        let written = view.write_at(bytes, offset);
+        written.map_err(|error| self.failed(&action, file.found.node, &error))?;
+        Ok(bytes.len())
+    }
+
+    /// Gives a file another length.
+    pub fn set_len(&self, handle: u64, len: i64) -> Answer<()> {
+        let file = self.file(handle)?;
+        let view = file.writable.as_ref().ok_or_else(|| self.change())?;
+        let len = u64::try_from(len).map_err(|_| Status::INVALID_PARAMETER)?;
+        let set = if len == view.len() { Ok(()) } else { view.set_len(len) };
+        set.map_err(|error| self.failed(&format_args!("make {len} bytes long"), file.found.node, &error))
+    }
+
+    /// Lets a file have room for so many bytes: one that is longer ends there, and others need no room.
+    pub fn set_room(&self, handle: u64, len: i64) -> Answer<()> {
+        let file = self.file(handle)?;
+        let view = file.writable.as_ref().ok_or_else(|| self.change())?;
+        match u64::try_from(len) {
+            Ok(room) if room >= view.len() => Ok(()),
+            _ => self.set_len(handle, len),
+        }
+    }
+
+    /// Sets times or attributes. Programs do so with what they have written; files that take writes have none of their own, and nothing changes.
+    pub fn touch(&self, handle: u64) -> Answer<()> {
+        if self.file(handle)?.writable.is_some() { Ok(()) } else { Err(self.change()) }
+    }
+
+    /// Returns once what was written is durable.
     pub fn flush(&self, handle: u64) -> Answer<()> {
-        self.file(handle).map(|_| ())
+        let file = self.file(handle)?;
+        let flushed = file.writable.as_ref().map_or(Ok(()), |view| view.flush());
+        flushed.map_err(|error| self.failed(&"write to the disk what was written to", file.found.node, &error))
     }
 
     /// A lock or its end: nothing changes, so everybody can have one.
@@ -225,9 +288,15 @@ impl Operations {
         self.file(handle).map(|_| ())
     }
 
-    /// Everything that would change an open file or a name.
+    /// Everything that would change a name, or a file that takes no writes.
     pub fn change(&self) -> Status {
-        Status::MEDIA_WRITE_PROTECTED
+        self.refused(Status::MEDIA_WRITE_PROTECTED)
+    }
+
+    /// A drive on which some files take writes is not protected; only these are.
+    fn refused(&self, status: Status) -> Status {
+        let is_protected = status == Status::MEDIA_WRITE_PROTECTED;
+        if is_protected && self.tree.takes_writes() { Status::ACCESS_DENIED } else { status }
     }
 
     /// What the drive says of itself.
@@ -267,6 +336,7 @@ impl Operations {
     fn fill(&self, file: &OpenFile, buf: &mut [u8], offset: u64) -> Result<()> {
         match self.source(file)? {
             Source::Plain(content) => content.read_at(buf, offset),
+            Source::Writable(view) => view.read_at(buf, offset),
             Source::Ahead(ahead) => {
                 let mut at = offset;
                 for part in buf.chunks_mut(PART) {
@@ -286,6 +356,7 @@ impl Operations {
         }
         let node = file.found.node;
         let opened = match (&file.stream, &file.found.text) {
+            _ if file.writable.is_some() => Source::Writable(Arc::clone(file.writable.as_ref().expect("just looked"))),
             (Some(stream), _) => Source::Plain(self.tree.open(node, Some(stream))?),
             (None, Some(text)) => Source::Plain(Box::new(Text(Arc::clone(text)))),
             (None, None) if file.found.is_special => Source::Plain(Box::new(Text(Arc::from([])))),

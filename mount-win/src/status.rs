@@ -38,6 +38,8 @@ impl Status {
     pub const OBJECT_NAME_COLLISION: Self = Self(0xc000_0035);
     /// A folder on the way does not exist.
     pub const OBJECT_PATH_NOT_FOUND: Self = Self(0xc000_003a);
+    /// Nothing more fits onto the disk that the overlay lies on.
+    pub const DISK_FULL: Self = Self(0xc000_007f);
     /// No memory.
     pub const INSUFFICIENT_RESOURCES: Self = Self(0xc000_009a);
     /// Bytes that were unreadable when the disk was captured.
@@ -78,6 +80,11 @@ impl From<&Error> for Status {
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
                 Self::INSUFFICIENT_RESOURCES
             }
+            Error::Io { source, .. }
+                if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
+            {
+                Self::DISK_FULL
+            }
             // Whatever it was, it was about the image and not about the file in it.
             _ => Self::IO_DEVICE_ERROR,
         }
@@ -100,5 +107,6 @@ mod tests {
         assert_eq!(io(std::io::ErrorKind::NotFound), Status(0xc000_0185));
         assert_eq!(io(std::io::ErrorKind::PermissionDenied), Status(0xc000_0185));
         assert_eq!(io(std::io::ErrorKind::OutOfMemory), Status(0xc000_009a));
+        assert_eq!(io(std::io::ErrorKind::StorageFull), Status(0xc000_007f));
     }
 }

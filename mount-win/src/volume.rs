@@ -8,8 +8,10 @@ use crate::names::MAX_UNITS;
 
 /// Longest label, in UTF-16 units: what Windows' own components expect.
 const MAX_LABEL: usize = 32;
-/// `FILE_CASE_PRESERVED_NAMES`, `FILE_UNICODE_ON_DISK`, `FILE_PERSISTENT_ACLS`, `FILE_NAMED_STREAMS`, `FILE_READ_ONLY_VOLUME`.
-const FLAGS: u32 = 0x0002 | 0x0004 | 0x0008 | 0x0004_0000 | 0x0008_0000;
+/// `FILE_CASE_PRESERVED_NAMES`, `FILE_UNICODE_ON_DISK`, `FILE_PERSISTENT_ACLS`, `FILE_NAMED_STREAMS`.
+const FLAGS: u32 = 0x0002 | 0x0004 | 0x0008 | 0x0004_0000;
+/// `FILE_READ_ONLY_VOLUME`.
+const READ_ONLY: u32 = 0x0008_0000;
 
 /// What `GetVolumeInformation` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +29,8 @@ pub struct VolumeInformation {
 }
 
 impl VolumeInformation {
-    /// What a drive with this label says.
-    pub fn new(label: &str, serial: u32) -> Self {
+    /// What a drive with this label says. `takes_writes` is true where some of its files do.
+    pub fn new(label: &str, serial: u32, takes_writes: bool) -> Self {
         let shown = |c: &char| !c.is_control() && !r#""*/:<>?\|"#.contains(*c);
         let mut units = Vec::new();
         for c in label.chars().filter(shown) {
@@ -38,7 +40,8 @@ impl VolumeInformation {
             units.extend_from_slice(c.encode_utf16(&mut [0; 2]));
         }
         let max_name = u32::try_from(MAX_UNITS).unwrap_or(255);
-        Self { label: units, serial, max_name, flags: FLAGS, filesystem: "NTFS" }
+        let flags = if takes_writes { FLAGS } else { FLAGS | READ_ONLY };
+        Self { label: units, serial, max_name, flags, filesystem: "NTFS" }
     }
 }
 
@@ -53,7 +56,7 @@ mod tests {
 
     #[test]
     fn labels_fit() {
-        let label = |text: &str| String::from_utf16(&VolumeInformation::new(text, 7).label).unwrap();
+        let label = |text: &str| String::from_utf16(&VolumeInformation::new(text, 7, false).label).unwrap();
         assert_eq!(label("laptop.hik@latest"), "laptop.hik@latest");
         assert_eq!(label("C:\\a\tb"), "Cab");
         assert_eq!(label(&"\u{1f600}".repeat(40)), "\u{1f600}".repeat(16));

@@ -61,7 +61,7 @@ pub(super) const CALLBACKS: Callbacks = Callbacks {
     delete_directory: Some(change_path),
     move_file: Some(move_file),
     set_end_of_file: Some(set_len),
-    set_allocation_size: Some(set_len),
+    set_allocation_size: Some(set_room),
     lock: Some(lock),
     unlock: Some(lock),
     get_space: Some(get_space),
@@ -422,7 +422,7 @@ unsafe extern "system" fn get_security(
     }
 }
 
-/// The answer to everything that would change something.
+/// The answer to everything that would change a name or its rights.
 ///
 /// # Safety
 ///
@@ -434,22 +434,33 @@ unsafe fn change(info: *mut FileInfo) -> i32 {
 
 unsafe extern "system" fn write(
     _: *const u16,
-    _: *const c_void,
-    _: u32,
+    buffer: *const c_void,
+    len: u32,
     done: *mut u32,
-    _: i64,
+    offset: i64,
     info: *mut FileInfo,
 ) -> i32 {
-    // SAFETY: the arguments are Dokan's.
+    // SAFETY: the arguments are Dokan's; the buffer has `len` bytes and stays as it is until we return.
     unsafe {
-        put(done, 0);
-        change(info)
+        answer(info, |served| {
+            put(done, 0);
+            let bytes = match usize::try_from(len) {
+                Ok(0) => &[],
+                Ok(len) if !buffer.is_null() => std::slice::from_raw_parts(buffer.cast::<u8>(), len),
+                _ => return Err(Status::INVALID_PARAMETER),
+            };
+            let how = info.as_ref().map_or((0, 0), |info| (info.write_to_end_of_file, info.paging_io));
+            let offset = if how.0 == 0 { Some(offset) } else { None };
+            let written = served.operations.write(handle(info), bytes, offset, how.1 != 0)?;
+            put(done, u32::try_from(written).unwrap_or(0));
+            Ok(())
+        })
     }
 }
 
 unsafe extern "system" fn set_attributes(_: *const u16, _: u32, info: *mut FileInfo) -> i32 {
     // SAFETY: the arguments are Dokan's.
-    unsafe { change(info) }
+    unsafe { answer(info, |served| served.operations.touch(handle(info))) }
 }
 
 unsafe extern "system" fn set_time(
@@ -460,7 +471,7 @@ unsafe extern "system" fn set_time(
     info: *mut FileInfo,
 ) -> i32 {
     // SAFETY: the arguments are Dokan's.
-    unsafe { change(info) }
+    unsafe { answer(info, |served| served.operations.touch(handle(info))) }
 }
 
 unsafe extern "system" fn change_path(_: *const u16, info: *mut FileInfo) -> i32 {
@@ -473,9 +484,14 @@ unsafe extern "system" fn move_file(_: *const u16, _: *const u16, _: i32, info: 
     unsafe { change(info) }
 }
 
-unsafe extern "system" fn set_len(_: *const u16, _: i64, info: *mut FileInfo) -> i32 {
+unsafe extern "system" fn set_len(_: *const u16, len: i64, info: *mut FileInfo) -> i32 {
     // SAFETY: the arguments are Dokan's.
-    unsafe { change(info) }
+    unsafe { answer(info, |served| served.operations.set_len(handle(info), len)) }
+}
+
+unsafe extern "system" fn set_room(_: *const u16, len: i64, info: *mut FileInfo) -> i32 {
+    // SAFETY: the arguments are Dokan's.
+    unsafe { answer(info, |served| served.operations.set_room(handle(info), len)) }
 }
 
 unsafe extern "system" fn set_security(

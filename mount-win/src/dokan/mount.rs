@@ -144,19 +144,20 @@ impl Unmounter {
 }
 
 impl Mount {
-    /// Shows `tree` on a drive letter or an empty folder: read only, and to nobody but the session of its maker unless
+    /// Shows `tree` on a drive letter or an empty folder: read only but for the files that take writes, and to nobody but the session of its maker unless
     /// [`MountOptions::allow_other`] is set.
     pub fn new(tree: Arc<Tree>, place: &Path, options: &MountOptions) -> Result<Self, MountError> {
         let place = check_place(Place::parse(place))?;
         let ending = Arc::new(Ending::new(&place)?);
         let library = Arc::new(Library::load()?);
-        let volume = VolumeInformation::new(&options.label, options.serial);
+        let volume = VolumeInformation::new(&options.label, options.serial, tree.takes_writes());
+        let protect = if tree.takes_writes() { 0 } else { OPTION_WRITE_PROTECT };
         let system = |source| MountError::System { place: place.clone(), source };
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let readahead = Readahead::start(cores, options.readahead_bytes).map_err(system)?;
         let operations = Operations::new(tree, volume, readahead, Arc::clone(&options.log));
         let served = Served::start(operations, Arc::clone(&library)).map_err(system)?;
-        let instance = Instance::create(Arc::clone(&library), served, &place, options.allow_other)?;
+        let instance = Instance::create(Arc::clone(&library), served, &place, protect, options.allow_other)?;
         let seen = Arc::clone(&ending);
         let point = wide(&place);
         let waiter = std::thread::Builder::new().name("unmount".into()).spawn(move || {
@@ -185,14 +186,20 @@ impl Mount {
 }
 
 impl Instance {
-    fn create(library: Arc<Library>, served: Served, place: &Place, allow_other: bool) -> Result<Self, MountError> {
+    fn create(
+        library: Arc<Library>,
+        served: Served,
+        place: &Place,
+        protect: u32,
+        allow_other: bool,
+    ) -> Result<Self, MountError> {
         let point = wide(place);
         let served = Box::into_raw(Box::new(served));
         let seen = if allow_other { OPTION_MOUNT_MANAGER } else { OPTION_CURRENT_SESSION };
         let options = Box::into_raw(Box::new(Options {
             version: VERSION,
             single_thread: 0,
-            options: OPTION_ALT_STREAM | OPTION_WRITE_PROTECT | OPTION_CASE_SENSITIVE | seen,
+            options: OPTION_ALT_STREAM | protect | OPTION_CASE_SENSITIVE | seen,
             global_context: u64::try_from(served.expose_provenance()).unwrap_or(0),
             mount_point: point.as_ptr(),
             unc_name: std::ptr::null(),

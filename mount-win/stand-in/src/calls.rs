@@ -8,6 +8,7 @@ pub mod status {
     pub const INVALID_PARAMETER: u32 = 0xc000_000d;
     pub const INVALID_DEVICE_REQUEST: u32 = 0xc000_0010;
     pub const END_OF_FILE: u32 = 0xc000_0011;
+    pub const ACCESS_DENIED: u32 = 0xc000_0022;
     pub const OBJECT_NAME_INVALID: u32 = 0xc000_0033;
     pub const OBJECT_NAME_NOT_FOUND: u32 = 0xc000_0034;
     pub const OBJECT_NAME_COLLISION: u32 = 0xc000_0035;
@@ -132,6 +133,10 @@ pub trait Calls: Sync {
     fn streams(&self, open: &Open) -> Answer<Vec<(Vec<u16>, u64)>>;
     /// `GetFileSecurity`.
     fn security(&self, open: &Open, wanted: u32) -> Answer<Vec<u8>>;
+    /// `WriteFile` from a byte on, or at the end of the file (`None`); by the memory manager, where `paging` is set.
+    fn write(&self, open: &Open, bytes: &[u8], offset: Option<i64>, paging: bool) -> Answer<usize>;
+    /// `SetEndOfFile`, or `SetAllocationSize`.
+    fn set_len(&self, open: &Open, len: i64, is_allocation: bool) -> Answer<()>;
     /// What would change something.
     fn change(&self, open: &Open, change: Change) -> Answer<()>;
     /// `GetDiskFreeSpace`: available, total, free.

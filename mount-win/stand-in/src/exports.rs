@@ -1,7 +1,8 @@
 //! The functions of Dokan's library that a filesystem calls, of Dokan 2's `dokan.h`.
 //!
 //! What is to be run, and where the report goes, is said by two variables: `HIKAE_STAND_IN_REPORT`, a file that is written when all has run
-//! (first as `.part`), and `HIKAE_STAND_IN_RANDOM`, for the folder below which random sequences are made (a path from the root of the drive).
+//! (first as `.part`), and `HIKAE_STAND_IN_RANDOM`, for the folder below which random sequences are made (a path from the root of the drive). Where there is
+//! `HIKAE_STAND_IN_DISK`, a file with the content of the disk, the files of the disk are written to instead.
 
 use std::ffi::c_void;
 use std::fmt::Write;
@@ -11,13 +12,17 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use mount_win::layout::{Callbacks, FileInfo, Options};
 
+use crate::calls::{Calls, units};
 use crate::programs;
 use crate::random::{Model, give_up};
 use crate::raw::Raw;
 use crate::walk::{Seen, walk};
+use crate::writes;
 
 /// Random sequences of each thread.
 const SEQUENCES: u64 = 2_500;
+/// Writes to a disk that takes them.
+const WRITES: u64 = 2_000;
 /// Threads with random sequences.
 const THREADS: u64 = 4;
 
@@ -89,8 +94,9 @@ unsafe extern "system" fn DokanCreateFileSystem(
     if seen.version < 200 {
         return -7;
     }
-    // Streams, and protection from writing.
-    assert_eq!(seen.options & 0xc, 0xc);
+    // Streams, and protection from writing where no file takes writes.
+    let protect = if std::env::var_os("HIKAE_STAND_IN_DISK").is_some() { 0 } else { 8 };
+    assert_eq!(seen.options & 0xc, 4 | protect);
     // SAFETY: a path with a NUL.
     let point = unsafe { std::slice::from_raw_parts(seen.mount_point, 4) };
     if point[..3] == [0x51, 0x3a, 0x5c] {
@@ -161,6 +167,9 @@ fn report(raw: &Raw) {
 }
 
 fn run(raw: &Raw) -> String {
+    if let Some(file) = std::env::var_os("HIKAE_STAND_IN_DISK") {
+        return write(raw, std::path::Path::new(&file));
+    }
     let below = std::env::var("HIKAE_STAND_IN_RANDOM").unwrap();
     let seen = walk(raw, |_| true);
     let mut text = String::new();
@@ -175,4 +184,19 @@ fn run(raw: &Raw) -> String {
     give_up(raw, &some, 300);
     writeln!(text, "DONE {} sequences", THREADS * SEQUENCES).unwrap();
     text
+}
+
+/// Writes to the disk whose content lies in a file, and leaves in the file what it is then.
+fn write(raw: &Raw, file: &std::path::Path) -> String {
+    let mut model = std::fs::read(file).unwrap();
+    let (_, _, _, flags, _) = raw.volume().unwrap();
+    // `FILE_READ_ONLY_VOLUME`.
+    assert_eq!(flags & 0x0008_0000, 0);
+    let root = units("\\");
+    writes::write_and_read(raw, &root, &mut model, 1, WRITES);
+    writes::refused_and_taken(raw, &root, model.len() as u64);
+    let end = model.len() - 512;
+    model[end..].fill(7);
+    std::fs::write(file, model).unwrap();
+    format!("DONE {WRITES} writes\n")
 }

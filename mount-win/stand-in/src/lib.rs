@@ -25,3 +25,4 @@ pub mod random;
 #[expect(unsafe_code, reason = "it stands for a library of C")]
 mod raw;
 pub mod walk;
+pub mod writes;

@@ -32,9 +32,13 @@ pub struct Model {
 }
 
 /// Random numbers: xorshift64*.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -42,11 +46,11 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
 
-    fn below(&mut self, most: u64) -> u64 {
+    pub(crate) fn below(&mut self, most: u64) -> u64 {
         self.next() % most.max(1)
     }
 
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+    pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len() as u64) as usize]
     }
 }
@@ -87,7 +91,7 @@ impl Model {
                 scope.spawn(move || {
                     for sequence in 0..sequences {
                         let seed = thread * 1_000_003 + sequence + 1;
-                        self.sequence(calls, &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1));
+                        self.sequence(calls, &mut Random::new(seed));
                     }
                 });
             }

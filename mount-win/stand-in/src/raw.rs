@@ -215,6 +215,28 @@ impl Calls for Raw {
         Ok(bytes)
     }
 
+    fn write(&self, open: &Open, bytes: &[u8], offset: Option<i64>, paging: bool) -> Answer<usize> {
+        let mut info = self.info(Some(open));
+        info.paging_io = u8::from(paging);
+        info.write_to_end_of_file = u8::from(offset.is_none());
+        let mut done = u32::MAX;
+        let len = u32::try_from(bytes.len()).unwrap();
+        let (path, buffer) = ([0x5c, 0x78, 0].as_ptr(), bytes.as_ptr().cast());
+        // SAFETY: see above.
+        answer(unsafe {
+            self.callbacks().write.unwrap()(path, buffer, len, &raw mut done, offset.unwrap_or(-1), &raw mut info)
+        })?;
+        Ok(usize::try_from(done).unwrap())
+    }
+
+    fn set_len(&self, open: &Open, len: i64, is_allocation: bool) -> Answer<()> {
+        let mut info = self.info(Some(open));
+        let calls = self.callbacks();
+        let set = if is_allocation { calls.set_allocation_size } else { calls.set_end_of_file };
+        // SAFETY: see above.
+        answer(unsafe { set.unwrap()([0x5c, 0x78, 0].as_ptr(), len, &raw mut info) })
+    }
+
     fn change(&self, open: &Open, change: Change) -> Answer<()> {
         let mut info = self.info(Some(open));
         let info = &raw mut info;

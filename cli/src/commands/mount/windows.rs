@@ -37,11 +37,6 @@ impl Mount {
     /// Makes a drive.
     pub(super) fn new(tree: Arc<Tree>, wish: Wish<'_>, log: Log) -> Result<Self, Failure> {
         let Options {} = wish.options;
-        if tree.takes_writes() {
-            return Err(Failure::Refused(
-                "a drive on Windows takes no writes yet: serve the disk with its overlay (hikae serve IMAGE --overlay FILE), or mount without --overlay".into(),
-            ));
-        }
         let label = Path::new(&wish.source).file_stem().map(|name| name.to_string_lossy().into_owned());
         let options = MountOptions {
             label: label.unwrap_or_default(),

@@ -8,6 +8,7 @@ mod fuse;
 mod names;
 mod sequences;
 mod tree;
+mod writes;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -28,10 +29,15 @@ fn tree(disk: &Path) -> Tree {
 
 /// A drive, and what it logs.
 fn drive(disk: &Path) -> (Direct, Arc<Mutex<Vec<String>>>) {
+    drive_of(tree(disk))
+}
+
+fn drive_of(tree: Tree) -> (Direct, Arc<Mutex<Vec<String>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&heard);
     let log = Arc::new(move |line: &str| log.lock().unwrap().push(line.to_owned()));
-    let volume = VolumeInformation::new("disk", 0x1234_5678);
+    let tree = Arc::new(tree);
+    let volume = VolumeInformation::new("disk", 0x1234_5678, tree.takes_writes());
     let readahead = Readahead::start(2, 16 << 20).unwrap();
-    (Direct(Operations::new(Arc::new(tree(disk)), volume, readahead, log)), heard)
+    (Direct(Operations::new(tree, volume, readahead, log)), heard)
 }

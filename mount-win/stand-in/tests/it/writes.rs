@@ -1,0 +1,43 @@
+//! Files that take writes into an overlay.
+
+use std::path::Path;
+
+use dokan2::calls::{Calls, units};
+use dokan2::writes::{refused_and_taken, write_and_read};
+use imgfmt::Disk;
+use imgfmt::overlay::{About, Overlay, Proof, digest_of};
+use imgfmt::source::FileDisk;
+
+use crate::{disks, drive_of, tree};
+
+fn overlay(disk: &Path, file: &Path) -> Overlay {
+    let base = FileDisk::open(disk, 512).unwrap();
+    let proof = Proof::Other { format: "raw".to_owned(), digest: digest_of(&base).unwrap() };
+    let about = About { name: "disk".into(), proof, modified: 0, disk_len: base.len(), sector_size: 512 };
+    Overlay::open_or_create(file, &about).unwrap()
+}
+
+#[test]
+fn writes_through_one_file_are_read_through_all_and_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = disks::plain(folder.path());
+    let base = std::fs::read(&disk).unwrap();
+    let (mut model, len) = (base.clone(), std::fs::metadata(&disk).unwrap().len());
+    let root = units("\\");
+    for round in 0..2 {
+        let overlay = overlay(&disk, &folder.path().join("changes"));
+        let (drive, heard) = drive_of(tree(&disk).with_overlay(0, &overlay).unwrap());
+        // `FILE_READ_ONLY_VOLUME` is not said.
+        assert_eq!(drive.volume().unwrap().3 & 0x0008_0000, 0);
+        write_and_read(&drive, &root, &mut model, round, 400);
+        assert_eq!(*heard.lock().unwrap(), Vec::<String>::new());
+        refused_and_taken(&drive, &root, len);
+        let end = model.len() - 512;
+        model[end..].fill(7);
+        assert_eq!(drive.0.open_files(), 0);
+        let said = heard.lock().unwrap().join("\n");
+        assert!(said.contains("cannot make 0 bytes long") && said.contains("cannot empty \\disk.raw"), "{said}");
+        overlay.flush().unwrap();
+    }
+    assert!(std::fs::read(&disk).unwrap() == base);
+}
