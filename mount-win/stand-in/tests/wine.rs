@@ -12,7 +12,7 @@ mod fuse;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +32,21 @@ struct Wine {
 impl Wine {
     fn new(folder: &Path) -> Self {
         let windows = std::env::var_os("HIKAE_WINDOWS").expect("HIKAE_WINDOWS names the folder with hikae.exe");
-        Self { folder: folder.to_owned(), windows: fs::canonicalize(windows).unwrap() }
+        let wine = Self { folder: folder.to_owned(), windows: fs::canonicalize(windows).unwrap() };
+        fs::create_dir(wine.prefix()).unwrap();
+        // Its server would end with the last program, and reset the connection of one that starts at that moment.
+        assert!(wine.server("-p").unwrap().success());
+        wine
+    }
+
+    fn prefix(&self) -> PathBuf {
+        self.folder.join("wine")
+    }
+
+    fn server(&self, argument: &str) -> std::io::Result<ExitStatus> {
+        let mut command = Command::new("/usr/lib/wine/wineserver64");
+        command.arg(argument).env("WINEPREFIX", self.prefix());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()
     }
 
     fn hikae(&self, arguments: &[&str]) -> Command {
@@ -41,7 +55,7 @@ impl Wine {
             command = Command::new("/usr/lib/wine/wine64");
         }
         command.arg(self.windows.join("hikae.exe")).args(arguments);
-        command.env("WINEPREFIX", self.folder.join("wine")).env("WINEDEBUG", "-all").current_dir(&self.folder);
+        command.env("WINEPREFIX", self.prefix()).env("WINEDEBUG", "-all").current_dir(&self.folder);
         command.stdin(Stdio::null());
         command
     }
@@ -57,8 +71,15 @@ impl Wine {
     }
 
     fn install_stand_in(&self) {
-        let system = self.folder.join("wine/drive_c/windows/system32");
+        let system = self.prefix().join("drive_c/windows/system32");
         fs::copy(self.windows.join("dokan2.dll"), system.join("dokan2.dll")).unwrap();
+    }
+}
+
+impl Drop for Wine {
+    fn drop(&mut self) {
+        // It fails where the server has ended already.
+        let _ = self.server("-k");
     }
 }
 
