@@ -149,9 +149,9 @@ fn serve(arguments: &Arguments, in_background: bool) -> Result<u8, Failure> {
     let ended = mount.serve();
     drop(block_device);
     // What was written is durable, however the mount ended.
-    let flushed = served.map_or(Ok(()), |served| served.flush());
+    let flushed = served.as_ref().map_or(Ok(()), |served| served.flush());
     if let Err(error) = &flushed {
-        // In the background nobody else is told.
+        // In the background nobody else is told. The overlay is still ours, so whoever finds it free finds this line as well.
         at_end.add(&format!("what was written last is lost: {}", full_message(error)));
     }
     flushed?;
