@@ -55,6 +55,13 @@ impl Folder {
         &self.entries
     }
 
+    /// How an entry is shown that the filesystem found by some name.
+    pub(crate) fn shown(&self, entry: &Entry) -> Option<&Shown> {
+        let same = |shown: &&Shown| shown.entry.name == entry.name;
+        let found = self.entries.iter().find(same);
+        found.or_else(|| self.entries.iter().find(|shown| shown.entry.node == entry.node))
+    }
+
     fn find(&self, name: &[u16]) -> Option<&Shown> {
         self.entries.get(*self.keys.get(&names::key(name))?)
     }

@@ -370,18 +370,21 @@ impl Operations {
         let Some(place) = self.walker.folder(&file.names)? else {
             return Err(Error::NotFound("the folder cannot be found again".into()));
         };
+        let named = match pattern.filter(|pattern| !has_wildcards(pattern)) {
+            Some(name) => match self.walker.folders().find(&self.tree, place.node, name)? {
+                Some(entry) => Some(entry),
+                None => return Ok(()),
+            },
+            None => None,
+        };
         let folder = self.walker.folders().get(&self.tree, place.node)?;
-        let is_name = pattern.filter(|pattern| !has_wildcards(pattern));
-        let pattern = pattern.map(Pattern::new);
-        for shown in folder.entries() {
-            let matches = match is_name {
-                // A name that is stored so is found by it even where another one is shown.
-                Some(name) => names::key(name) == names::key(&shown.name),
-                None => pattern.as_ref().is_none_or(|pattern| pattern.matches(&shown.name)),
-            };
-            if !matches {
-                continue;
-            }
+        let wanted: Vec<_> = match (named, pattern.map(Pattern::new)) {
+            // A name finds what it opens, even where another one is shown: another one that is stored, or for a short name the long one.
+            (Some(named), _) => folder.shown(&named).into_iter().collect(),
+            (None, Some(pattern)) => folder.entries().iter().filter(|shown| pattern.matches(&shown.name)).collect(),
+            (None, None) => folder.entries().iter().collect(),
+        };
+        for shown in wanted {
             let entry = &shown.entry;
             let found = self.walker.entry(&place, &entry.name, entry.node, entry.kind);
             let information = found.map(|found| found.information).unwrap_or_else(|error| {

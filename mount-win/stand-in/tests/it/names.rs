@@ -51,6 +51,9 @@ fn odd_names_are_shown_mapped_and_found_in_any_case() {
     for name in names {
         assert!(read(&drive, &format!(r"\p1\{}", name.to_lowercase())).is_ok(), "{name}");
     }
+    // A search for a name finds what it opens.
+    let found = list(&drive, &units(r"\p1"), Some(&units("makefile")));
+    assert_eq!((found.len(), found[0].len), (1, 6));
 }
 
 #[test]
@@ -76,8 +79,10 @@ fn streams_and_descriptors_of_ntfs_are_there() {
     }
     assert_eq!(read(&drive, r"\p2\resident::$DATA").as_deref(), Ok("small\n"));
     assert_eq!(read(&drive, r"\p2\resident:none"), Err(status::OBJECT_NAME_NOT_FOUND));
-    // The 8.3 name leads there too.
+    // The 8.3 name leads there too, and a search for it finds the long one.
     assert_eq!(read(&drive, r"\p2\LONG~1").as_deref(), Ok("long\n"));
+    let found = list(&drive, &units(r"\p2"), Some(&units("long~1")));
+    assert_eq!(found.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>(), [units("a long name")]);
     assert_eq!(drive.create(&units(r"\p2\many::$DATA"), READ, OPEN, 0), Err(status::FILE_IS_A_DIRECTORY));
     let (whole, owner) = drive
         .with(&units(r"\p2\resident"), READ, 0, |open| Ok((drive.security(open, 7)?, drive.security(open, 1)?)))
