@@ -209,7 +209,8 @@ impl Operations {
         let node = file.found.node;
         let suffix = |name: &[u16]| [&[0x3a][..], name, &":$DATA".encode_utf16().collect::<Vec<_>>()].concat();
         let main = file.found.information;
-        if !main.is_folder() && !visit(&FoundStream { name: suffix(&[]), len: main.len }) {
+        let len = file.writable.as_ref().map_or(main.len, |view| view.len());
+        if !main.is_folder() && !visit(&FoundStream { name: suffix(&[]), len }) {
             return Ok(());
         }
         let streams = self.streams(&file.found).map_err(|error| self.failed(&"list the streams of", node, &error))?;
