@@ -1,6 +1,6 @@
 //! Security descriptors: the parts of one that are asked for, and the one of files that have none.
 //!
-//! Source: [MS-DTYP] 2.4.2 (SID), 2.4.5 (ACL), 2.4.6 (security descriptor, self-relative).
+//! Source: [MS-DTYP] 2.4.2 (SID), 2.4.4 (ACE), 2.4.5 (ACL), 2.4.6 (security descriptor, self-relative), 2.4.7 (parts).
 
 use imgfmt::bytes::{le16, le32};
 
@@ -12,6 +12,11 @@ const GROUP: u32 = 2;
 const DACL: u32 = 4;
 /// `SACL_SECURITY_INFORMATION`.
 const SACL: u32 = 8;
+
+/// `BACKUP_SECURITY_INFORMATION`: all parts.
+const BACKUP: u32 = 0x0001_0000;
+/// `LABEL_`, `ATTRIBUTE_`, `SCOPE_SECURITY_INFORMATION`, and the types of the entries of the SACL that each of them is.
+const KINDS: [(u32, u8); 3] = [(0x10, 0x11), (0x20, 0x12), (0x40, 0x13)];
 
 /// Bytes of the header.
 const HEADER: usize = 20;
@@ -47,6 +52,11 @@ pub fn select(descriptor: &[u8], wanted: u32) -> Option<Vec<u8>> {
     if descriptor.first() != Some(&1) {
         return None;
     }
+    let wanted = if wanted & BACKUP != 0 { wanted | OWNER | GROUP | DACL | SACL } else { wanted };
+    let kinds: Vec<u8> = KINDS.iter().filter(|(bit, _)| wanted & bit != 0).map(|(_, kind)| *kind).collect();
+    // Of the SACL, some entries alone can be asked for.
+    let some = wanted & SACL == 0 && !kinds.is_empty();
+    let wanted = if some { wanted | SACL } else { wanted };
     let control = le16(descriptor, 2)?;
     let part = |field: usize, bit: u32, len: fn(&[u8]) -> Option<usize>| {
         let offset = usize::try_from(le32(descriptor, field)?).ok()?;
@@ -59,6 +69,11 @@ pub fn select(descriptor: &[u8], wanted: u32) -> Option<Vec<u8>> {
     let owner = part(4, OWNER, sid_len)?;
     let group = part(8, GROUP, sid_len)?;
     let sacl = part(12, SACL, acl_len)?;
+    let some = match sacl {
+        Some(sacl) if some => Some(entries_of(sacl, &kinds)?),
+        _ => None,
+    };
+    let sacl = some.as_deref().or(sacl);
     let dacl = part(16, DACL, acl_len)?;
     let mut kept = 0;
     for (bit, of) in [(OWNER, OF_OWNER), (GROUP, OF_GROUP), (DACL, OF_DACL), (SACL, OF_SACL)] {
@@ -84,6 +99,25 @@ fn assemble(control: u16, parts: [Option<&[u8]>; 4]) -> Vec<u8> {
         bytes.resize(bytes.len().next_multiple_of(4), 0);
     }
     bytes
+}
+
+/// The ACL with those of its entries alone that have one of these types; `None` where it is damaged.
+fn entries_of(acl: &[u8], kinds: &[u8]) -> Option<Vec<u8>> {
+    let mut kept = acl.get(..8)?.to_vec();
+    let (mut rest, mut count) = (acl.get(8..)?, 0_u16);
+    for _ in 0..le16(acl, 4)? {
+        let len = usize::from(le16(rest, 2)?).max(4);
+        let (entry, behind) = rest.split_at_checked(len)?;
+        if kinds.contains(entry.first()?) {
+            kept.extend_from_slice(entry);
+            count = count.checked_add(1)?;
+        }
+        rest = behind;
+    }
+    let len = u16::try_from(kept.len()).ok()?;
+    kept.get_mut(2..4)?.copy_from_slice(&len.to_le_bytes());
+    kept.get_mut(4..6)?.copy_from_slice(&count.to_le_bytes());
+    Some(kept)
 }
 
 fn sid_len(sid: &[u8]) -> Option<usize> {
@@ -127,6 +161,37 @@ mod tests {
         assert_eq!((dacl.len(), le16(&dacl, 2), le32(&dacl, 16)), (48, Some(0x8004), Some(20)));
         assert_eq!(select(&whole, 0).unwrap().len(), 20);
         assert_eq!(select(&whole, SACL).unwrap().len(), 20);
+    }
+
+    /// An entry of a SACL for everyone, of a type.
+    fn entry(kind: u8) -> Vec<u8> {
+        [&[kind, 0, 20, 0, 1, 0, 0, 0][..], &[1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]].concat()
+    }
+
+    #[test]
+    fn labels_come_without_the_rest_of_the_sacl_and_a_backup_has_all() {
+        // An audit, a mandatory label, an attribute.
+        let acl = [&[2, 0, 68, 0, 3, 0, 0, 0][..], &entry(2), &entry(0x11), &entry(0x12)].concat();
+        let owner = [1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+        let whole = assemble(0x0010, [Some(&acl), None, Some(&owner), None]);
+        let label = select(&whole, 0x10).unwrap();
+        assert_eq!(
+            (label.len(), le16(&label, 2), le32(&label, 12), le32(&label, 4)),
+            (48, Some(0x8010), Some(20), Some(0))
+        );
+        assert_eq!(label[20..], [&[2, 0, 28, 0, 1, 0, 0, 0][..], &entry(0x11)].concat());
+        assert_eq!(select(&whole, 0x18), select(&whole, SACL));
+        assert_eq!(select(&whole, BACKUP), Some(whole.clone()));
+        // No entry of that type: a list without entries.
+        assert_eq!(select(&whole, 0x40).unwrap()[20..], [2, 0, 8, 0, 0, 0, 0, 0]);
+        for len in 0..whole.len() {
+            assert!(select(&whole[..len], BACKUP | 0x10).is_none(), "{len}");
+        }
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0xff;
+            let _ = select(&damaged, 0x70);
+        }
     }
 
     #[test]
