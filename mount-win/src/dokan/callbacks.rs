@@ -80,13 +80,17 @@ pub(super) const CALLBACKS: Callbacks = Callbacks {
 /// `info` is what Dokan gave the callback, and [`Served`] lives until the drive is closed.
 unsafe fn answer(info: *mut FileInfo, work: impl FnOnce(&Served) -> Result<(), Status>) -> i32 {
     // SAFETY: Dokan's structure names the options of the drive, and they name what serves it.
-    let served = unsafe { info.as_ref().and_then(|info| info.options.as_ref()) };
+    let (served, has_driver) = unsafe {
+        let found = info.as_ref().map(|info| (info.options.as_ref(), info.dokan_context != 0));
+        found.unwrap_or((None, false))
+    };
     let served: Option<*const Served> = served.map(|options| to_pointer(options.global_context));
     // SAFETY: as the caller says.
     let Some(served) = served.and_then(|served| unsafe { served.as_ref() }) else {
         return to_raw(Status::INVALID_PARAMETER);
     };
-    let running = served.keep_alive.run(Call(info));
+    // No driver waits for the answers to `Mounted` and `Unmounted`, and Dokan's library would look for its event at address 0.
+    let running = has_driver.then(|| served.keep_alive.run(Call(info)));
     let answer = catch_unwind(AssertUnwindSafe(|| work(served))).unwrap_or_else(|_| {
         (served.operations.log())("a call failed: a bug in hikae, please report it");
         Err(Status::INTERNAL_ERROR)

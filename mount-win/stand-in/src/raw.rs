@@ -82,7 +82,8 @@ impl Raw {
 
     /// Tells the filesystem that its drive is there, or gone.
     pub(crate) fn tell_mounted(&self, is_there: bool) {
-        let mut info = self.info(None);
+        // The library makes these calls by itself, for no event of the driver.
+        let mut info = FileInfo { dokan_context: 0, ..self.info(None) };
         let point = [0x58, 0x3a, 0x5c, 0];
         // SAFETY: what a driver gives.
         let status = unsafe {
