@@ -29,6 +29,8 @@ type ResetTimeout = unsafe extern "system" fn(u32, *mut FileInfo) -> i32;
 #[derive(Debug)]
 pub(super) struct Library {
     module: HMODULE,
+    /// What `DokanVersion` says: 230 is 2.3.0.
+    pub(super) version: u32,
     pub(super) create_file_system: CreateFileSystem,
     pub(super) wait_for_file_system_closed: WaitForFileSystemClosed,
     pub(super) close_handle: CloseHandle,
@@ -69,6 +71,7 @@ impl Library {
             let init: Notice = function(module.0, c"DokanInit").ok_or_else(missing)?;
             let library = Self {
                 module: module.0,
+                version: found,
                 create_file_system: function(module.0, c"DokanCreateFileSystem").ok_or_else(missing)?,
                 wait_for_file_system_closed: function(module.0, c"DokanWaitForFileSystemClosed").ok_or_else(missing)?,
                 close_handle: function(module.0, c"DokanCloseHandle").ok_or_else(missing)?,

@@ -60,6 +60,18 @@ pub enum MountError {
          https://github.com/dokan-dev/dokany/releases (DokanSetup.exe)"
     )]
     WrongVersion(u32),
+    /// `dokan2.dll` has given up the interface that is used here.
+    #[error(
+        "dokan2.dll has version {0}, which does not serve programs made for version 200: install another version 2 from \
+         https://github.com/dokan-dev/dokany/releases (DokanSetup.exe)"
+    )]
+    Incompatible(u32),
+    /// The driver does not start a drive, as where it is not of the library's version.
+    #[error(
+        "Dokan's driver does not start the drive: it may not be of the version of dokan2.dll ({0}). Install version 2 again from \
+         https://github.com/dokan-dev/dokany/releases (DokanSetup.exe) and restart the computer"
+    )]
+    NotStarted(u32),
     /// The library is there and the driver does not answer.
     #[error(
         "Dokan's driver does not answer: restart the computer if Dokan was installed just now, else install it again \
@@ -217,7 +229,7 @@ impl Instance {
             return Ok(instance);
         }
         instance.handle = std::ptr::null_mut();
-        Err(explain(place, code))
+        Err(explain(place, code, instance.library.version))
     }
 
     /// Closes the drive. Returns how many files are open.
@@ -257,14 +269,14 @@ fn wide(place: &Place) -> Vec<u16> {
     place.mount_point().encode_utf16().chain([0]).collect()
 }
 
-/// What the results of `DokanCreateFileSystem` mean.
-fn explain(place: &Place, code: i32) -> MountError {
+/// What the results of `DokanCreateFileSystem` of a library of this version mean.
+fn explain(place: &Place, code: i32, version: u32) -> MountError {
     let place = place.clone();
     let words = match code {
         -2 | -5 => return MountError::Taken(place),
         -3 => return MountError::NoDriver,
-        -7 => return MountError::WrongVersion(VERSION.into()),
-        -4 => "the driver says that something is wrong",
+        -4 => return MountError::NotStarted(version),
+        -7 => return MountError::Incompatible(version),
         -6 => "the mount point is invalid",
         _ => "an error",
     };

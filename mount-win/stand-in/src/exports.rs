@@ -2,7 +2,7 @@
 //!
 //! What is to be run, and where the report goes, is said by two variables: `HIKAE_STAND_IN_REPORT`, a file that is written when all has run
 //! (first as `.part`), and `HIKAE_STAND_IN_RANDOM`, for the folder below which random sequences are made (a path from the root of the drive). Where there is
-//! `HIKAE_STAND_IN_DISK`, a file with the content of the disk, the files of the disk are written to instead.
+//! `HIKAE_STAND_IN_DISK`, a file with the content of the disk, the files of the disk are written to instead. `HIKAE_STAND_IN_START` is a failure with which no drive is made.
 
 use std::ffi::c_void;
 use std::fmt::Write;
@@ -93,6 +93,9 @@ unsafe extern "system" fn DokanCreateFileSystem(
     let seen = unsafe { &*options };
     if seen.version < 200 {
         return -7;
+    }
+    if let Ok(code) = std::env::var("HIKAE_STAND_IN_START") {
+        return code.parse().unwrap();
     }
     // Streams, and protection from writing where no file takes writes.
     let protect = if std::env::var_os("HIKAE_STAND_IN_DISK").is_some() { 0 } else { 8 };

@@ -103,6 +103,8 @@ fn a_drive_shows_what_fuse_shows_and_ends_when_it_is_asked_to() {
     wine.install_stand_in();
     refused(wine.run(&mount, &[("HIKAE_STAND_IN_VERSION", "150")]), "dokan2.dll has version 150");
     refused(wine.run(&mount, &[("HIKAE_STAND_IN_DRIVER", "0")]), "driver does not answer");
+    refused(wine.run(&mount, &[("HIKAE_STAND_IN_START", "-4")]), "may not be of the version of dokan2.dll (210)");
+    refused(wine.run(&mount, &[("HIKAE_STAND_IN_START", "-7")]), "does not serve programs made for version 200");
     refused(wine.run(&["mount", "disk.hik", "Q:", "--foreground"], &[]), "in use");
     refused(wine.run(&["mount", "disk.hik", "Z:\\nowhere", "--foreground"], &[]), "cannot mount on");
 
