@@ -1,6 +1,7 @@
 //! What a program wants of a file that it opens, and what is answered: by a tree that nobody can write to, and by its files that take writes.
 //!
-//! Source: `ZwCreateFile` (wdm.h); [MS-FSA] 2.1.5.1; access masks: [MS-DTYP] 2.4.3, [MS-SMB2] 2.2.13.1.
+//! Source: `ZwCreateFile` (wdm.h); [MS-FSA] 2.1.5.1 (phase 1: arguments; 2: volume; 6: missing names; 7: kinds), 2.1.5.1.2.1 (files that are there); access masks:
+//! [MS-DTYP] 2.4.3, [MS-SMB2] 2.2.13.1. What those sections refuse of rights and options of waiting, the system has refused before Dokan's driver hears of it.
 
 use crate::status::Status;
 
@@ -43,6 +44,8 @@ pub const NON_DIRECTORY_FILE: u32 = 0x0000_0040;
 /// `FILE_DELETE_ON_CLOSE`.
 pub const DELETE_ON_CLOSE: u32 = 0x0000_1000;
 
+/// `DELETE`, and what comprises it (`MAXIMUM_ALLOWED`, `GENERIC_ALL`).
+const DELETE: u32 = 0x0001_0000 | 0x0200_0000 | 0x1000_0000;
 /// Rights to the content: `FILE_READ_DATA`, `FILE_EXECUTE`, and what comprises them (`MAXIMUM_ALLOWED`, `GENERIC_ALL`, `_EXECUTE`, `_READ`).
 const CONTENT: u32 = 0x0000_0001 | 0x0000_0020 | 0x0200_0000 | 0x1000_0000 | 0x2000_0000 | 0x8000_0000;
 /// Rights that change something: `FILE_WRITE_DATA`, `_APPEND_DATA`, `_WRITE_EA`, `_DELETE_CHILD`, `_WRITE_ATTRIBUTES`, `DELETE`, `WRITE_DAC`,
@@ -76,11 +79,35 @@ impl Wish {
     /// Checks the arguments of a call.
     pub fn parse(access: u32, disposition: u32, options: u32) -> Result<Self, Status> {
         let disposition = Disposition::parse(disposition).ok_or(Status::INVALID_PARAMETER)?;
-        let both = DIRECTORY_FILE | NON_DIRECTORY_FILE;
-        if options & both == both {
-            return Err(Status::INVALID_PARAMETER);
-        }
-        Ok(Self { access, disposition, options })
+        let wish = Self { access, disposition, options };
+        let is_wrong = wish.has(DIRECTORY_FILE) && (wish.has(NON_DIRECTORY_FILE) || wish.empties())
+            || wish.has(DELETE_ON_CLOSE) && access & DELETE == 0;
+        if is_wrong { Err(Status::INVALID_PARAMETER) } else { Ok(wish) }
+    }
+
+    fn has(&self, option: u32) -> bool {
+        self.options & option != 0
+    }
+
+    /// Whether a file that is there loses its content.
+    fn empties(&self) -> bool {
+        matches!(self.disposition, Disposition::Supersede | Disposition::Overwrite | Disposition::OverwriteIf)
+    }
+
+    /// Whether it cannot be fulfilled on a volume that takes no writes at all, whatever is there.
+    pub fn changes_volume(&self) -> bool {
+        self.empties() || self.disposition == Disposition::Create
+    }
+
+    /// Whether a name that is not there would be created.
+    pub fn creates(&self) -> bool {
+        !matches!(self.disposition, Disposition::Open | Disposition::Overwrite)
+    }
+
+    /// Checks how the path ends.
+    pub fn check_path(&self, must_be_folder: bool) -> Result<(), Status> {
+        let is_wrong = must_be_folder && self.has(NON_DIRECTORY_FILE);
+        if is_wrong { Err(Status::OBJECT_NAME_INVALID) } else { Ok(()) }
     }
 
     /// Says whether the content will be read.
@@ -90,10 +117,7 @@ impl Wish {
 
     /// The answer where there is no such name.
     pub fn for_missing(&self) -> Status {
-        match self.disposition {
-            Disposition::Open | Disposition::Overwrite => Status::OBJECT_NAME_NOT_FOUND,
-            _ => Status::MEDIA_WRITE_PROTECTED,
-        }
+        if self.creates() { Status::MEDIA_WRITE_PROTECTED } else { Status::OBJECT_NAME_NOT_FOUND }
     }
 
     /// The answer where there is one, which `must_be_folder` if the path ends like that of a folder.
@@ -101,16 +125,16 @@ impl Wish {
         if self.disposition == Disposition::Create {
             return Err(Status::OBJECT_NAME_COLLISION);
         }
-        if is_folder && self.options & NON_DIRECTORY_FILE != 0 {
+        if is_folder && self.has(NON_DIRECTORY_FILE) {
             return Err(Status::FILE_IS_A_DIRECTORY);
         }
-        if !is_folder && (must_be_folder || self.options & DIRECTORY_FILE != 0) {
+        if !is_folder && (must_be_folder || self.has(DIRECTORY_FILE)) {
             return Err(Status::NOT_A_DIRECTORY);
         }
-        let changes = !matches!(self.disposition, Disposition::Open | Disposition::OpenIf)
-            || self.access & WRITING != 0
-            || self.options & DELETE_ON_CLOSE != 0;
-        if changes { Err(Status::MEDIA_WRITE_PROTECTED) } else { Ok(()) }
+        if self.has(DELETE_ON_CLOSE) {
+            return Err(Status::CANNOT_DELETE);
+        }
+        if self.empties() || self.access & WRITING != 0 { Err(Status::MEDIA_WRITE_PROTECTED) } else { Ok(()) }
     }
 
     /// The answer where there is a file that takes writes: whether it is to be emptied.
@@ -118,13 +142,13 @@ impl Wish {
         if self.disposition == Disposition::Create {
             return Err(Status::OBJECT_NAME_COLLISION);
         }
-        if must_be_folder || self.options & DIRECTORY_FILE != 0 {
+        if must_be_folder || self.has(DIRECTORY_FILE) {
             return Err(Status::NOT_A_DIRECTORY);
         }
-        if self.access & WRITING & !WRITABLE != 0 || self.options & DELETE_ON_CLOSE != 0 {
+        if self.access & WRITING & !WRITABLE != 0 || self.has(DELETE_ON_CLOSE) {
             return Err(Status::ACCESS_DENIED);
         }
-        Ok(matches!(self.disposition, Disposition::Supersede | Disposition::Overwrite | Disposition::OverwriteIf))
+        Ok(self.empties())
     }
 }
 
@@ -156,8 +180,16 @@ mod tests {
             let answer = wish.for_existing(false, false).err().unwrap_or(Status::SUCCESS);
             assert_eq!((answer, wish.for_missing()), (Status(existing), Status(missing)), "{disposition}");
         }
-        assert_eq!(Wish::parse(0, 6, 0).unwrap_err(), Status::INVALID_PARAMETER);
-        assert_eq!(Wish::parse(0, 1, 0x41).unwrap_err(), Status::INVALID_PARAMETER);
+        for (access, disposition, options) in
+            [(1, 6, 0), (1, 1, 0x41), (1, 1, DELETE_ON_CLOSE), (1, 0, 1), (1, 4, 1), (1, 5, 1)]
+        {
+            let wish = Wish::parse(access, disposition, options);
+            assert_eq!(wish.unwrap_err(), Status::INVALID_PARAMETER, "{access:#x} {disposition} {options:#x}");
+        }
+        let changing: Vec<u32> = (0..6).filter(|disposition| wish(1, *disposition, 0).changes_volume()).collect();
+        assert_eq!(changing, [0, 2, 4, 5]);
+        assert_eq!(wish(1, 1, NON_DIRECTORY_FILE).check_path(true), Err(Status::OBJECT_NAME_INVALID));
+        assert_eq!(wish(1, 1, DIRECTORY_FILE).check_path(true), Ok(()));
     }
 
     #[test]
@@ -169,7 +201,7 @@ mod tests {
         for access in [2, 4, 0x10, 0x40, 0x100, 0x1_0000, 0x4_0000, 0x8_0000, 0x1000_0000, 0x4000_0000, 0x0012_019f] {
             assert_eq!(wish(access, 1, 0).for_existing(true, false), Err(Status::MEDIA_WRITE_PROTECTED), "{access:#x}");
         }
-        assert_eq!(wish(1, 1, DELETE_ON_CLOSE).for_existing(false, false), Err(Status::MEDIA_WRITE_PROTECTED));
+        assert_eq!(wish(0x1_0000, 1, DELETE_ON_CLOSE).for_existing(false, false), Err(Status::CANNOT_DELETE));
         assert!(wish(0x0012_0089, 1, 0).reads_content() && !wish(0x0012_0080, 1, 0).reads_content());
     }
 
@@ -186,7 +218,7 @@ mod tests {
         for (disposition, answer) in (0..).zip(by_disposition) {
             assert_eq!(wish(2, disposition, 0).for_writable(false), answer, "{disposition}");
         }
-        assert_eq!(wish(2, 1, DELETE_ON_CLOSE).for_writable(false), Err(DENIED));
+        assert_eq!(wish(0x0200_0000, 1, DELETE_ON_CLOSE).for_writable(false), Err(DENIED));
         assert_eq!(wish(2, 1, 0).for_writable(true), Err(Status::NOT_A_DIRECTORY));
         assert_eq!(wish(2, 1, DIRECTORY_FILE).for_writable(false), Err(Status::NOT_A_DIRECTORY));
     }

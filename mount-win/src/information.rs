@@ -6,6 +6,10 @@ use imgfmt::filesystem::files::{Attributes, NodeId, NodeKind};
 
 use crate::times::file_times;
 
+/// `FILE_ATTRIBUTE_READONLY`.
+pub const READ_ONLY: u32 = 0x0001;
+/// `FILE_ATTRIBUTE_TEMPORARY`.
+pub const TEMPORARY: u32 = 0x0100;
 /// `FILE_ATTRIBUTE_SYSTEM`.
 const SYSTEM: u32 = 0x0004;
 /// `FILE_ATTRIBUTE_DIRECTORY`.

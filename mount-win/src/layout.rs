@@ -165,7 +165,7 @@ pub type FindPattern = unsafe extern "system" fn(*const u16, *const u16, FillFin
 pub type SetAttributes = unsafe extern "system" fn(*const u16, u32, *mut FileInfo) -> i32;
 /// `SetFileTime`: creation, access, change, as pointers to two halves.
 pub type SetTime =
-    unsafe extern "system" fn(*const u16, *const c_void, *const c_void, *const c_void, *mut FileInfo) -> i32;
+    unsafe extern "system" fn(*const u16, *const [u32; 2], *const [u32; 2], *const [u32; 2], *mut FileInfo) -> i32;
 /// `MoveFile`: old path, new path, whether to replace.
 pub type Move = unsafe extern "system" fn(*const u16, *const u16, i32, *mut FileInfo) -> i32;
 /// `SetEndOfFile`, `SetAllocationSize`.

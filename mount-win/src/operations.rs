@@ -5,9 +5,13 @@
 //! ```
 //!
 //! Any number of threads may call at once. No lock is held while anything is read or decoded.
+//!
+//! Source of the answers: [MS-FSA] 2.1.5.1 (opening), .3 (reading), .4 (writing), .6 (listing), .7 (flushing), .8 (locks), .15 (setting: .1 room, .2 attributes and
+//! times, .4 length).
 
 use std::sync::{Arc, OnceLock};
 
+use imgfmt::disk::{buf_len, check_range};
 use imgfmt::error::full_message;
 use imgfmt::filesystem::files::{Content, FileSystem, NodeId, NodeKind, Space, StreamEntry};
 use imgfmt::filesystem::utf16::from_wtf8;
@@ -19,7 +23,7 @@ use imgfmt::{Disk, Error, Result, WritableDisk};
 
 use crate::access::Wish;
 use crate::handles::Handles;
-use crate::information::{FoundFile, FoundStream, Information, is_stream_name};
+use crate::information::{self, FoundFile, FoundStream, Information, is_stream_name};
 use crate::names;
 use crate::path::{Part, Path};
 use crate::security;
@@ -106,6 +110,10 @@ impl Operations {
     pub fn create(&self, path: &[u16], access: u32, disposition: u32, options: u32) -> Answer<Opened> {
         let wish = Wish::parse(access, disposition, options)?;
         let path = Path::parse(path)?;
+        wish.check_path(path.must_be_folder)?;
+        if wish.changes_volume() && !self.tree.takes_writes() {
+            return Err(Status::MEDIA_WRITE_PROTECTED);
+        }
         let found = match self.said("open", &path, self.walker.walk(&path.names))? {
             Ok(found) => found,
             Err(Missing::Name) => return Err(self.refused(wish.for_missing())),
@@ -127,7 +135,13 @@ impl Operations {
             _ => None,
         };
         match &writable {
-            None => wish.for_existing(is_folder, path.must_be_folder).map_err(|status| self.refused(status))?,
+            None => {
+                let stays = information.attributes & information::READ_ONLY != 0;
+                wish.for_existing(is_folder, path.must_be_folder).map_err(|status| match status {
+                    Status::CANNOT_DELETE if stays => status,
+                    _ => self.refused(status),
+                })?;
+            }
             Some(view) if wish.for_writable(path.must_be_folder)? => self.said("empty", &path, view.set_len(0))?,
             Some(_) => {}
         }
@@ -137,7 +151,7 @@ impl Operations {
             // What cannot be read should say so now, and not in the middle of a copy.
             self.said("open", &path, self.source(&file).map(|_| ()))?;
         }
-        let might_have_created = wish.for_missing() == Status::MEDIA_WRITE_PROTECTED;
+        let might_have_created = wish.creates();
         let handle = self.handles.open(file).ok_or(Status::TOO_MANY_OPENED_FILES)?;
         Ok(Opened { handle, is_folder, might_have_created })
     }
@@ -163,7 +177,7 @@ impl Operations {
         if file.information.is_folder() {
             return Err(Status::INVALID_DEVICE_REQUEST);
         }
-        let offset = u64::try_from(offset).map_err(|_| Status::INVALID_PARAMETER)?;
+        let offset = start_of(offset, buf.len())?;
         if buf.is_empty() {
             return Ok(0);
         }
@@ -243,50 +257,86 @@ impl Operations {
     pub fn write(&self, handle: u64, bytes: &[u8], offset: Option<i64>, paging: bool) -> Answer<usize> {
         let file = self.file(handle)?;
         let view = file.writable.as_ref().ok_or_else(|| self.change())?;
+        let start = offset.map(|offset| start_of(offset, bytes.len())).transpose()?;
+        if bytes.is_empty() {
+            return Ok(0);
+        }
         let len = view.len();
-        let offset = offset.map_or(Ok(len), u64::try_from).map_err(|_| Status::INVALID_PARAMETER)?;
-        let most = if paging { usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX) } else { usize::MAX };
+        let start = start.unwrap_or(len);
+        let most = if paging { usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX) } else { usize::MAX };
         let bytes = bytes.get(..bytes.len().min(most)).ok_or(Status::INTERNAL_ERROR)?;
+        self.write_at(&file, view, bytes, start)
+    }
+
+    fn write_at(&self, file: &OpenFile, view: &WritableView, bytes: &[u8], offset: u64) -> Answer<usize> {
         let action = format_args!("write {} bytes at {offset:#x} of", bytes.len());
-        let written = view.write_at(bytes, offset);
-        written.map_err(|error| self.failed(&action, file.found.node, &error))?;
+        view.write_at(bytes, offset).map_err(|error| self.failed(&action, file.found.node, &error))?;
         Ok(bytes.len())
     }
 
     /// Gives a file another length.
     pub fn set_len(&self, handle: u64, len: i64) -> Answer<()> {
-        let file = self.file(handle)?;
-        let view = file.writable.as_ref().ok_or_else(|| self.change())?;
-        let len = u64::try_from(len).map_err(|_| Status::INVALID_PARAMETER)?;
-        let set = if len == view.len() { Ok(()) } else { view.set_len(len) };
-        set.map_err(|error| self.failed(&format_args!("make {len} bytes long"), file.found.node, &error))
+        self.resize(handle, len, |len, _| Some(len))
     }
 
     /// Lets a file have room for so many bytes: one that is longer ends there, and others need no room.
     pub fn set_room(&self, handle: u64, len: i64) -> Answer<()> {
-        let file = self.file(handle)?;
+        self.resize(handle, len, |room, len| (room < len).then_some(room))
+    }
+
+    /// Gives a file the length that is made of the number and its length, if any.
+    fn resize(&self, handle: u64, number: i64, new: impl FnOnce(u64, u64) -> Option<u64>) -> Answer<()> {
+        let file = self.changed(handle)?;
+        if file.information.is_folder() {
+            return Err(Status::INVALID_PARAMETER);
+        }
+        let number = u64::try_from(number).map_err(|_| Status::INVALID_PARAMETER)?;
         let view = file.writable.as_ref().ok_or_else(|| self.change())?;
-        match u64::try_from(len) {
-            Ok(room) if room >= view.len() => Ok(()),
-            _ => self.set_len(handle, len),
+        let len = view.len();
+        let Some(new) = new(number, len).filter(|new| *new != len) else { return Ok(()) };
+        let set = view.set_len(new);
+        set.map_err(|error| self.failed(&format_args!("make {new} bytes long"), file.found.node, &error))
+    }
+
+    /// Sets attributes (`FILE_ATTRIBUTE_*`; 0: none). Programs do so with what they have written; files that take writes have none of their own, and nothing changes.
+    pub fn set_attributes(&self, handle: u64, attributes: u32) -> Answer<()> {
+        let file = self.changed(handle)?;
+        let wrong = if file.information.is_folder() { information::TEMPORARY } else { information::DIRECTORY };
+        self.touch(&file, attributes & wrong != 0)
+    }
+
+    /// Sets times of creation, access and change (as [`file_time`](crate::times::file_time) counts; 0 leaves one as it is, -1 and -2 say who keeps it from now on). See
+    /// [`Operations::set_attributes`].
+    pub fn set_times(&self, handle: u64, times: [i64; 3]) -> Answer<()> {
+        let file = self.changed(handle)?;
+        self.touch(&file, times.iter().any(|time| *time < -2))
+    }
+
+    fn touch(&self, file: &OpenFile, is_wrong: bool) -> Answer<()> {
+        match &file.writable {
+            _ if is_wrong => Err(Status::INVALID_PARAMETER),
+            Some(_) => Ok(()),
+            None => Err(self.change()),
         }
     }
 
-    /// Sets times or attributes. Programs do so with what they have written; files that take writes have none of their own, and nothing changes.
-    pub fn touch(&self, handle: u64) -> Answer<()> {
-        if self.file(handle)?.writable.is_some() { Ok(()) } else { Err(self.change()) }
+    /// A file that something is to be set of, on a drive that takes writes.
+    fn changed(&self, handle: u64) -> Answer<Arc<OpenFile>> {
+        let file = self.file(handle)?;
+        if self.tree.takes_writes() { Ok(file) } else { Err(Status::MEDIA_WRITE_PROTECTED) }
     }
 
     /// Returns once what was written is durable.
     pub fn flush(&self, handle: u64) -> Answer<()> {
-        let file = self.file(handle)?;
+        let file = self.changed(handle)?;
         let flushed = file.writable.as_ref().map_or(Ok(()), |view| view.flush());
         flushed.map_err(|error| self.failed(&"write to the disk what was written to", file.found.node, &error))
     }
 
-    /// A lock or its end: nothing changes, so everybody can have one.
+    /// A lock or its end. Dokan's driver keeps locks itself, and asks only where it is told not to; so everybody can have one.
     pub fn lock(&self, handle: u64) -> Answer<()> {
-        self.file(handle).map(|_| ())
+        let is_folder = self.file(handle)?.information.is_folder();
+        if is_folder { Err(Status::INVALID_PARAMETER) } else { Ok(()) }
     }
 
     /// Everything that would change a name, or a file that takes no writes.
@@ -296,7 +346,7 @@ impl Operations {
 
     /// A drive on which some files take writes is not protected; only these are.
     fn refused(&self, status: Status) -> Status {
-        let is_protected = status == Status::MEDIA_WRITE_PROTECTED;
+        let is_protected = matches!(status, Status::MEDIA_WRITE_PROTECTED | Status::CANNOT_DELETE);
         if is_protected && self.tree.takes_writes() { Status::ACCESS_DENIED } else { status }
     }
 
@@ -341,7 +391,7 @@ impl Operations {
             Source::Ahead(ahead) => {
                 let mut at = offset;
                 for part in buf.chunks_mut(PART) {
-                    let end = at.saturating_add(imgfmt::disk::buf_len(part));
+                    let end = at.saturating_add(buf_len(part));
                     part.copy_from_slice(self.readahead.read(ahead, at..end)?.as_slice());
                     at = end;
                 }
@@ -418,17 +468,26 @@ impl Operations {
     }
 }
 
+/// Where a range begins, which ends where a file may end: [MS-FSA] 2.1.5.3, 2.1.5.4.
+fn start_of(offset: i64, len: usize) -> Answer<u64> {
+    let end = i64::try_from(len).ok().and_then(|len| offset.checked_add(len));
+    match (u64::try_from(offset), end) {
+        (Ok(start), Some(_)) => Ok(start),
+        _ => Err(Status::INVALID_PARAMETER),
+    }
+}
+
 /// Bytes that are a file: the target of a link.
 #[derive(Debug)]
 struct Text(Arc<[u8]>);
 
 impl Content for Text {
     fn len(&self) -> u64 {
-        imgfmt::disk::buf_len(&self.0)
+        buf_len(&self.0)
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        imgfmt::disk::check_range(offset, imgfmt::disk::buf_len(buf), self.len())?;
+        check_range(offset, buf_len(buf), self.len())?;
         let start = usize::try_from(offset).expect("checked by check_range");
         let end = start.saturating_add(buf.len());
         buf.copy_from_slice(self.0.get(start..end).expect("checked by check_range"));
@@ -436,7 +495,7 @@ impl Content for Text {
     }
 
     fn extent_at(&self, offset: u64) -> Result<imgfmt::Extent> {
-        imgfmt::disk::check_range(offset, 1, self.len())?;
+        check_range(offset, 1, self.len())?;
         let len = self.len().saturating_sub(offset);
         Ok(imgfmt::Extent { offset, len, kind: imgfmt::ExtentKind::Data })
     }

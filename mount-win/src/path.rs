@@ -73,7 +73,8 @@ fn split_stream(name: &[u16]) -> Result<(Vec<u16>, Part), Status> {
         Some(stream) if is("$INDEX_ALLOCATION") => {
             let stream = String::from_utf16_lossy(stream);
             if !stream.is_empty() && !stream.eq_ignore_ascii_case("$I30") {
-                return Err(Status::OBJECT_NAME_INVALID);
+                // [MS-FSA] 2.1.5.1, phase 5.
+                return Err(Status::INVALID_PARAMETER);
             }
             Part::Folder
         }
@@ -152,11 +153,11 @@ mod tests {
             "\\a\0b",
             r"\a:b/c",
             r"\a\:s",
-            r"\a:x:$INDEX_ALLOCATION",
             &long,
         ];
         for path in cases {
             assert_eq!(parse(path), Err(Status::OBJECT_NAME_INVALID), "{path:?}");
         }
+        assert_eq!(parse(r"\a:x:$INDEX_ALLOCATION"), Err(Status::INVALID_PARAMETER));
     }
 }

@@ -58,6 +58,8 @@ impl Status {
     pub const NOT_A_DIRECTORY: Self = Self(0xc000_0103);
     /// More open files than there can be.
     pub const TOO_MANY_OPENED_FILES: Self = Self(0xc000_011f);
+    /// It stays where it is: a file that is to go when it is closed, on a volume that takes no writes.
+    pub const CANNOT_DELETE: Self = Self(0xc000_0121);
     /// The caller gave up.
     pub const CANCELLED: Self = Self(0xc000_0120);
     /// The image could not be read, whatever it was.

@@ -177,6 +177,10 @@ fn halves(number: u64) -> [u32; 2] {
     [low, u32::try_from(number >> 32).unwrap_or(0)]
 }
 
+fn whole(halves: [u32; 2]) -> u64 {
+    u64::from(halves[1]) << 32 | u64::from(halves[0])
+}
+
 unsafe extern "system" fn create(
     path: *const u16,
     _: *const c_void,
@@ -237,6 +241,7 @@ unsafe extern "system" fn read(
         answer(info, |served| {
             put(done, 0);
             let buffer = match usize::try_from(len) {
+                Ok(0) => &mut [],
                 Ok(len) if !buffer.is_null() => std::slice::from_raw_parts_mut(buffer.cast::<u8>(), len),
                 _ => return Err(Status::INVALID_PARAMETER),
             };
@@ -462,20 +467,25 @@ unsafe extern "system" fn write(
     }
 }
 
-unsafe extern "system" fn set_attributes(_: *const u16, _: u32, info: *mut FileInfo) -> i32 {
+unsafe extern "system" fn set_attributes(_: *const u16, attributes: u32, info: *mut FileInfo) -> i32 {
     // SAFETY: the arguments are Dokan's.
-    unsafe { answer(info, |served| served.operations.touch(handle(info))) }
+    unsafe { answer(info, |served| served.operations.set_attributes(handle(info), attributes)) }
 }
 
 unsafe extern "system" fn set_time(
     _: *const u16,
-    _: *const c_void,
-    _: *const c_void,
-    _: *const c_void,
+    created: *const [u32; 2],
+    accessed: *const [u32; 2],
+    written: *const [u32; 2],
     info: *mut FileInfo,
 ) -> i32 {
-    // SAFETY: the arguments are Dokan's.
-    unsafe { answer(info, |served| served.operations.touch(handle(info))) }
+    // SAFETY: the arguments are Dokan's: times, or null for one that stays.
+    unsafe {
+        answer(info, |served| {
+            let time = |time: *const [u32; 2]| time.as_ref().map_or(0, |halves| whole(*halves).cast_signed());
+            served.operations.set_times(handle(info), [time(created), time(accessed), time(written)])
+        })
+    }
 }
 
 unsafe extern "system" fn change_path(_: *const u16, info: *mut FileInfo) -> i32 {

@@ -16,6 +16,7 @@ pub mod status {
     pub const MEDIA_WRITE_PROTECTED: u32 = 0xc000_00a2;
     pub const FILE_IS_A_DIRECTORY: u32 = 0xc000_00ba;
     pub const NOT_A_DIRECTORY: u32 = 0xc000_0103;
+    pub const CANNOT_DELETE: u32 = 0xc000_0121;
 }
 
 /// `FILE_GENERIC_READ`.
@@ -79,10 +80,10 @@ pub struct Entry {
 pub enum Change {
     /// `WriteFile`.
     Write,
-    /// `SetFileAttributes`.
-    Attributes,
-    /// `SetFileTime`.
-    Times,
+    /// `SetFileAttributes`, to these.
+    Attributes(u32),
+    /// `SetFileTime`: creation, access, change.
+    Times([i64; 3]),
     /// `DeleteFile`, `DeleteDirectory`.
     Delete,
     /// `MoveFile`.
@@ -98,8 +99,8 @@ pub enum Change {
 /// All of them.
 pub const CHANGES: [Change; 8] = [
     Change::Write,
-    Change::Attributes,
-    Change::Times,
+    Change::Attributes(1),
+    Change::Times([0x1d0_0000_0000_0000; 3]),
     Change::Delete,
     Change::Move,
     Change::End,
@@ -139,6 +140,8 @@ pub trait Calls: Sync {
     fn set_len(&self, open: &Open, len: i64, is_allocation: bool) -> Answer<()>;
     /// What would change something.
     fn change(&self, open: &Open, change: Change) -> Answer<()>;
+    /// `LockFile` for so many bytes from one on, or `UnlockFile`.
+    fn lock(&self, open: &Open, offset: i64, len: i64, is_end: bool) -> Answer<()>;
     /// `GetDiskFreeSpace`: available, total, free.
     fn space(&self) -> Answer<[u64; 3]>;
     /// `GetVolumeInformation`.

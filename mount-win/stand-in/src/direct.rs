@@ -87,11 +87,16 @@ impl Calls for Direct {
         let context = open.context;
         answer(match change {
             Change::Write => self.0.write(context, b"data", Some(0), false).map(|_| ()),
-            Change::Attributes | Change::Times => self.0.touch(context),
+            Change::Attributes(attributes) => self.0.set_attributes(context, attributes),
+            Change::Times(times) => self.0.set_times(context, times),
             Change::End => self.0.set_len(context, 1),
             Change::Allocation => self.0.set_room(context, 1),
             Change::Delete | Change::Move | Change::Security => Err(self.0.change()),
         })
+    }
+
+    fn lock(&self, open: &Open, _: i64, _: i64, _: bool) -> Answer<()> {
+        answer(self.0.lock(open.context))
     }
 
     fn space(&self) -> Answer<[u64; 3]> {

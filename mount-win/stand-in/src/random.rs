@@ -1,7 +1,7 @@
 //! Random sequences of calls, each answer compared with what a model says.
 //!
-//! The model knows the paths, kinds and bytes of a tree, and the documented answers ([MS-FSA] 2.1.5.1 for opening, 2.1.5.3 for reading); it shares
-//! no code with what it judges.
+//! The model knows the paths, kinds and bytes of a tree that nobody can write to, and the documented answers ([MS-FSA] 2.1.5.1 for opening, .3 for reading, .6 to .8 for
+//! listing, flushing and locks); it shares no code with what it judges.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -127,13 +127,17 @@ impl Model {
         let options = random.one_of(&[0, 0, 0, DIRECTORY_FILE, NON_DIRECTORY_FILE, 0x1000, 0x4020, 0x41]);
         let wanted = match (exists, parent_exists) {
             _ if disposition > 5 || options == 0x41 => Err(status::INVALID_PARAMETER),
+            _ if options == DIRECTORY_FILE && matches!(disposition, 0 | 4 | 5) => Err(status::INVALID_PARAMETER),
+            _ if options == 0x1000 && access & (0x1_0000 | 0x0200_0000) == 0 => Err(status::INVALID_PARAMETER),
+            _ if ends_like_folder && options == NON_DIRECTORY_FILE => Err(status::OBJECT_NAME_INVALID),
+            // Whatever is there: the volume is read only.
+            _ if matches!(disposition, 0 | 2 | 4 | 5) => Err(status::MEDIA_WRITE_PROTECTED),
             (false, false) => Err(status::OBJECT_PATH_NOT_FOUND),
-            (false, true) if disposition == 1 || disposition == 4 => Err(status::OBJECT_NAME_NOT_FOUND),
+            (false, true) if disposition == OPEN => Err(status::OBJECT_NAME_NOT_FOUND),
             (false, true) => Err(status::MEDIA_WRITE_PROTECTED),
-            _ if disposition == 2 => Err(status::OBJECT_NAME_COLLISION),
             _ if fact.is_folder && options == NON_DIRECTORY_FILE => Err(status::FILE_IS_A_DIRECTORY),
             _ if !fact.is_folder && (ends_like_folder || options == DIRECTORY_FILE) => Err(status::NOT_A_DIRECTORY),
-            _ if !matches!(disposition, 1 | 3) || options == 0x1000 => Err(status::MEDIA_WRITE_PROTECTED),
+            _ if options == 0x1000 => Err(status::CANNOT_DELETE),
             _ if access & (2 | 4 | 0x40 | 0x100 | 0x1_0000) != 0 && access != READ => {
                 // READ itself has none of these bits.
                 Err(status::MEDIA_WRITE_PROTECTED)
@@ -175,6 +179,7 @@ impl Model {
                 let wanted = match u64::try_from(offset) {
                     _ if fact.is_folder => Err(status::INVALID_DEVICE_REQUEST),
                     Err(_) => Err(status::INVALID_PARAMETER),
+                    Ok(offset) if offset > i64::MAX as u64 - len as u64 => Err(status::INVALID_PARAMETER),
                     Ok(offset) if offset >= fact.len => Err(status::END_OF_FILE),
                     Ok(offset) => Ok((fact.len - offset).min(len as u64) as usize),
                 };
@@ -209,7 +214,9 @@ impl Model {
                 assert_eq!(calls.change(open, change), Err(status::MEDIA_WRITE_PROTECTED), "{what}: {change:?}");
             }
             _ => {
-                assert_eq!(calls.flush(open), Ok(()), "{what}");
+                assert_eq!(calls.flush(open), Err(status::MEDIA_WRITE_PROTECTED), "{what}");
+                let locked = if fact.is_folder { Err(status::INVALID_PARAMETER) } else { Ok(()) };
+                assert_eq!(calls.lock(open, 0, 10, random.below(2) == 0), locked, "{what}");
                 assert!(calls.security(open, random.below(16) as u32).unwrap().len() >= 20, "{what}");
             }
         }

@@ -107,8 +107,8 @@ impl Calls for Raw {
         // SAFETY: see above; a security context is not looked at.
         let status =
             unsafe { create(path.as_ptr(), std::ptr::null(), access, 0x80, 7, disposition, options, &raw mut info) };
-        // As Dokan's library takes it (CreateFile in its header).
-        let existed = status.cast_unsigned() == status::OBJECT_NAME_COLLISION && info.context != 0;
+        // As Dokan's library takes it: success where the disposition would have created (supersede, open if, overwrite if).
+        let existed = status.cast_unsigned() == status::OBJECT_NAME_COLLISION && matches!(disposition, 0 | 3 | 5);
         if !existed {
             let opened = answer(status);
             assert_eq!(opened.is_ok(), info.context != 0, "a failed call leaves no context, and any other one does");
@@ -243,16 +243,18 @@ impl Calls for Raw {
         let info = &raw mut info;
         let calls = self.callbacks();
         let path = [0x5c, 0x78, 0].as_ptr();
-        let (time, mut done) = ([1_u32, 2], 7);
-        let time = time.as_ptr().cast();
+        let mut done = 7;
         let parts = 4;
         let mut descriptor = [1_u8; 32];
         // SAFETY: see above.
         answer(unsafe {
             match change {
                 Change::Write => calls.write.unwrap()(path, b"data".as_ptr().cast(), 4, &raw mut done, 0, info),
-                Change::Attributes => calls.set_attributes.unwrap()(path, 1, info),
-                Change::Times => calls.set_time.unwrap()(path, time, time, time, info),
+                Change::Attributes(attributes) => calls.set_attributes.unwrap()(path, attributes, info),
+                Change::Times(times) => {
+                    let [created, accessed, written] = times.map(|time| [time as u32, (time >> 32) as u32]);
+                    calls.set_time.unwrap()(path, &raw const created, &raw const accessed, &raw const written, info)
+                }
                 Change::Delete if open.is_folder => calls.delete_directory.unwrap()(path, info),
                 Change::Delete => calls.delete_file.unwrap()(path, info),
                 Change::Move => calls.move_file.unwrap()(path, path, 1, info),
@@ -264,6 +266,14 @@ impl Calls for Raw {
                 }
             }
         })
+    }
+
+    fn lock(&self, open: &Open, offset: i64, len: i64, is_end: bool) -> Answer<()> {
+        let mut info = self.info(Some(open));
+        let calls = self.callbacks();
+        let call = if is_end { calls.unlock } else { calls.lock };
+        // SAFETY: see above.
+        answer(unsafe { call.unwrap()([0x5c, 0x78, 0].as_ptr(), offset, len, &raw mut info) })
     }
 
     fn space(&self) -> Answer<[u64; 3]> {

@@ -51,6 +51,7 @@ pub fn refused_and_taken(calls: &impl Calls, folder: &[u16], len: u64) {
     assert_eq!(calls.write(&open, &[7; 512], Some(len as i64), false), Err(status::ACCESS_DENIED));
     assert_eq!(calls.write(&open, &[7; 512], None, false), Err(status::ACCESS_DENIED));
     assert_eq!(calls.write(&open, &[7; 512], Some(-1), false), Err(status::INVALID_PARAMETER));
+    assert_eq!(calls.write(&open, &[7; 512], Some(i64::MAX - 500), false), Err(status::INVALID_PARAMETER));
     assert_eq!(calls.write(&open, &[], Some(0), false), Ok(0));
     assert_eq!(calls.read(&open, 512, len as i64 - 512), Ok(vec![7; 512]));
     let set = [(len as i64, Ok(())), (0, DENIED), (len as i64 + 1, DENIED), (-1, Err(status::INVALID_PARAMETER))];
@@ -61,8 +62,10 @@ pub fn refused_and_taken(calls: &impl Calls, folder: &[u16], len: u64) {
     assert_eq!(calls.set_len(&open, 1, true), DENIED);
     assert_eq!(calls.information(&open).unwrap().len, len);
     for (change, answer) in [
-        (Change::Attributes, Ok(())),
-        (Change::Times, Ok(())),
+        (Change::Attributes(0x20), Ok(())),
+        (Change::Attributes(0x10), Err(status::INVALID_PARAMETER)),
+        (Change::Times([0, -1, -2]), Ok(())),
+        (Change::Times([0, -3, 0]), Err(status::INVALID_PARAMETER)),
         (Change::Delete, DENIED),
         (Change::Move, DENIED),
         (Change::Security, DENIED),
