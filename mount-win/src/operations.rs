@@ -9,7 +9,7 @@
 //! Source of the answers: [MS-FSA] 2.1.5.1 (opening), .3 (reading), .4 (writing), .6 (listing), .7 (flushing), .8 (locks), .15 (setting: .1 room, .2 attributes and
 //! times, .4 length).
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use imgfmt::disk::{buf_len, check_range};
 use imgfmt::error::full_message;
@@ -89,6 +89,8 @@ pub struct Operations {
     readahead: Readahead,
     log: Log,
     handles: Handles<OpenFile>,
+    /// Held for writing while the length of a file changes, and for reading while anything else is written: what is written to the end goes there, whoever writes besides.
+    lengths: RwLock<()>,
 }
 
 impl std::fmt::Debug for Operations {
@@ -103,7 +105,8 @@ pub type Answer<T> = std::result::Result<T, Status>;
 impl Operations {
     /// Serves a tree.
     pub fn new(tree: Arc<Tree>, volume: VolumeInformation, readahead: Readahead, log: Log) -> Self {
-        Self { walker: Walker::new(Arc::clone(&tree)), tree, volume, readahead, log, handles: Handles::default() }
+        let (walker, handles) = (Walker::new(Arc::clone(&tree)), Handles::default());
+        Self { walker, tree, volume, readahead, log, handles, lengths: RwLock::new(()) }
     }
 
     /// Opens a file, folder or stream. `access`, `disposition` and `options` are those of `ZwCreateFile`.
@@ -142,7 +145,10 @@ impl Operations {
                     _ => self.refused(status),
                 })?;
             }
-            Some(view) if wish.for_writable(path.must_be_folder)? => self.said("empty", &path, view.set_len(0))?,
+            Some(view) if wish.for_writable(path.must_be_folder)? => {
+                let _changing = self.lengths.write().expect("no holder of the lock panics");
+                self.said("empty", &path, view.set_len(0))?;
+            }
             Some(_) => {}
         }
         let names = if is_folder { path.names.clone() } else { Vec::new() };
@@ -261,9 +267,14 @@ impl Operations {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let len = view.len();
-        let start = start.unwrap_or(len);
-        let most = if paging { usize::try_from(len.saturating_sub(start)).unwrap_or(usize::MAX) } else { usize::MAX };
+        let shared = self.lengths.read().expect("no holder of the lock panics");
+        if !paging && start.is_none_or(|start| start.saturating_add(buf_len(bytes)) > view.len()) {
+            drop(shared);
+            let _changing = self.lengths.write().expect("no holder of the lock panics");
+            return self.write_at(&file, view, bytes, start.unwrap_or(view.len()));
+        }
+        let start = start.unwrap_or(view.len());
+        let most = usize::try_from(view.len().saturating_sub(start)).unwrap_or(usize::MAX);
         let bytes = bytes.get(..bytes.len().min(most)).ok_or(Status::INTERNAL_ERROR)?;
         self.write_at(&file, view, bytes, start)
     }
@@ -292,6 +303,7 @@ impl Operations {
         }
         let number = u64::try_from(number).map_err(|_| Status::INVALID_PARAMETER)?;
         let view = file.writable.as_ref().ok_or_else(|| self.change())?;
+        let _changing = self.lengths.write().expect("no holder of the lock panics");
         let len = view.len();
         let Some(new) = new(number, len).filter(|new| *new != len) else { return Ok(()) };
         let set = view.set_len(new);

@@ -97,3 +97,34 @@ pub fn refused_and_taken(calls: &impl Calls, folder: &[u16], len: u64) {
     let read = calls.with(&path("disk.vmdk"), READ, 0, |open| calls.read_all(open, 100)).unwrap();
     assert!(read == [&text[..], b"end"].concat());
 }
+
+/// Lets several threads write to the end of the descriptor at once: each record is there, once and whole.
+pub fn append_together(calls: &impl Calls, folder: &[u16]) {
+    const THREADS: u8 = 4;
+    const RECORDS: u8 = 60;
+    let path = join(folder, &units("disk.vmdk"));
+    let record = |thread: u8, number: u8| vec![thread * RECORDS + number; 10 + usize::from(number)];
+    let emptied = calls.create(&path, READ_WRITE, OVERWRITE_IF, 0).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let path = &path;
+            scope.spawn(move || {
+                // FILE_APPEND_DATA, SYNCHRONIZE.
+                let open = calls.create(path, 0x0010_0004, OPEN, 0).unwrap();
+                for number in 0..RECORDS {
+                    let bytes = record(thread, number);
+                    assert_eq!(calls.write(&open, &bytes, None, false), Ok(bytes.len()));
+                }
+                calls.cleanup(&open);
+                calls.close(&open);
+            });
+        }
+    });
+    let text = calls.read_all(&emptied, 100_000).unwrap();
+    calls.cleanup(&emptied);
+    calls.close(&emptied);
+    let mut records: Vec<Vec<u8>> = text.chunk_by(|a, b| a == b).map(<[u8]>::to_vec).collect();
+    records.sort();
+    let wanted = (0..THREADS).flat_map(|thread| (0..RECORDS).map(move |number| record(thread, number)));
+    assert!(records == wanted.collect::<Vec<_>>(), "{} bytes in {} records", text.len(), records.len());
+}

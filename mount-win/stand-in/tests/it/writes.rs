@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dokan2::calls::{Calls, units};
-use dokan2::writes::{refused_and_taken, write_and_read};
+use dokan2::writes::{append_together, refused_and_taken, write_and_read};
 use imgfmt::Disk;
 use imgfmt::overlay::{About, Overlay, Proof, digest_of};
 use imgfmt::source::FileDisk;
@@ -31,6 +31,7 @@ fn writes_through_one_file_are_read_through_all_and_stay() {
         assert_eq!(drive.volume().unwrap().3 & 0x0008_0000, 0);
         write_and_read(&drive, &root, &mut model, round, 400);
         assert_eq!(*heard.lock().unwrap(), Vec::<String>::new());
+        append_together(&drive, &root);
         refused_and_taken(&drive, &root, len);
         let end = model.len() - 512;
         model[end..].fill(7);
