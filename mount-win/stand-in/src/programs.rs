@@ -1,9 +1,8 @@
 //! The calls that programs make Dokan make, in their order.
 //!
-//! Sources: what each function of Win32 asks of the system is in its documentation (`CreateFileW`, `FindFirstFileW`, `GetFileInformationByHandle`,
-//! `FindFirstStreamW`, `GetFileSecurityW`, `CopyFile2`, `BackupRead`: learn.microsoft.com), and what the system asks of the filesystem in
-//! [MS-FSA] 2.1.5; robocopy's switches are those of its documentation; VirtualBox opens media in `VDOpen` (VD.cpp) by `RTFileOpen`
-//! (fileio-win.cpp): for reading and writing first, and for reading alone where that is refused.
+//! What each function of Win32 asks of the system is in its documentation (learn.microsoft.com/windows/win32/api: `CreateFileW`, `FindFirstFileExW`,
+//! `GetFileInformationByHandle`, `FindFirstStreamW`, `GetFileSecurityW`, `CopyFile2`, `BackupRead`), what the system asks of the filesystem in [MS-FSA] 2.1.5, and what
+//! Dokan's library makes of that in `library.rs`. What a program asks of Win32 has its source at the program.
 
 use crate::calls::{
     Calls, DIRECTORY_FILE, LIST, LOOK, NON_DIRECTORY_FILE, OPEN, READ, REPARSE_POINT, join, status, units,
@@ -33,6 +32,9 @@ fn expect<T: std::fmt::Debug + PartialEq>(what: &str, path: &[u16], result: T, w
 }
 
 /// Explorer shows a drive, opens folders, and looks for what would change their looks.
+///
+/// Source: learn.microsoft.com/windows/win32/shell, "Autorun.inf entries", "How to customize folders with Desktop.ini"; [MS-FSCC] 5.6.1 (`Zone.Identifier`); making and
+/// renaming are `CreateDirectoryW` and `MoveFileExW`.
 fn explorer(calls: &impl Calls, seen: &[Seen]) {
     let root = units("\\");
     let (_, _, max_name, flags, filesystem) = calls.volume().unwrap();
@@ -67,6 +69,9 @@ fn explorer(calls: &impl Calls, seen: &[Seen]) {
 }
 
 /// `dir /s /r`, `type`, `copy`, `del` of cmd.
+///
+/// Source: learn.microsoft.com/windows-server/administration/windows-commands (dir, type, copy, del); what Win32 makes of `*.` and its like: `RtlIsNameInExpression` (ntifs.h),
+/// [MS-FSA] 2.1.4.4; `del` is `DeleteFileW`.
 fn cmd(calls: &impl Calls, seen: &[Seen]) {
     let folders = seen.iter().filter(|seen| seen.is_folder() && seen.entry.attributes & REPARSE_POINT == 0);
     for folder in folders {
@@ -90,7 +95,9 @@ fn cmd(calls: &impl Calls, seen: &[Seen]) {
     }
 }
 
-/// `robocopy /E /COPYALL`: attributes, times, all streams, security of everything, by `BackupRead` with several threads.
+/// `robocopy /E /COPYALL /B /MT:4`: attributes, times, all streams, security of everything, by `BackupRead` with several threads.
+///
+/// Source: learn.microsoft.com/windows-server/administration/windows-commands/robocopy; the order of what is read: `BackupRead`, `WIN32_STREAM_ID`.
 fn robocopy(calls: &impl Calls, seen: &[Seen]) {
     let next = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -126,6 +133,9 @@ fn backup_read(calls: &impl Calls, seen: &Seen) {
 }
 
 /// VirtualBox attaches a disk: it wants to write, is content to read, looks for formats at both ends, and reads here and there.
+///
+/// Source: VirtualBox, src/VBox/Storage/VD.cpp (`VDOpen`: it tries again without writing where writing is refused as protected or denied), and what probes the
+/// formats beside it (VHD.cpp looks for a footer at the end); src/VBox/Runtime/r3/win/fileio-win.cpp (`RTFileOpen`).
 fn virtualbox(calls: &impl Calls, seen: &[Seen]) {
     let disks = seen.iter().filter(|seen| {
         let name = String::from_utf16_lossy(&seen.entry.name);
@@ -150,4 +160,41 @@ fn virtualbox(calls: &impl Calls, seen: &[Seen]) {
         calls.cleanup(&open);
         calls.close(&open);
     }
+}
+
+/// VirtualBox runs a guest from a VDI on a drive that takes writes: it reads header and map, says in the header that the disk changes, writes and flushes. The guest writes
+/// what is there already.
+///
+/// Source: VirtualBox, src/VBox/Storage/VDI.cpp (`vdiOpenImage`, `vdiUpdateHeader`, `vdiWrite`, `vdiFlush`).
+pub fn virtualbox_writes(calls: &impl Calls, folder: &[u16]) {
+    /// The identifier of the last change, and where the blocks' map and the blocks lie.
+    const CHANGED: usize = 0x198;
+    const PLACES: usize = 0x154;
+    let path = join(folder, &units("disk.vdi"));
+    let run = || {
+        let open = calls.create(&path, READ | WRITE, OPEN, NON_DIRECTORY_FILE).unwrap();
+        let header = calls.read(&open, 512, 0).unwrap();
+        let places = [PLACES, PLACES + 4].map(|at| u32::from_le_bytes(header[at..at + 4].try_into().unwrap()));
+        (open, header, places.map(i64::from))
+    };
+    let (open, header, [map, data]) = run();
+    let changed: Vec<u8> = header[CHANGED..CHANGED + 16].iter().map(|byte| byte ^ 0x5a).collect();
+    let same = |offset: i64, len: usize| {
+        let bytes = calls.read(&open, len, offset).unwrap();
+        assert_eq!(calls.write(&open, &bytes, Some(offset), false), Ok(len), "{offset:#x}");
+    };
+    assert_eq!(calls.write(&open, &changed, Some(CHANGED as i64), false), Ok(16));
+    for sector in 0..40 {
+        same(data + sector * 7 * 512, 4096);
+    }
+    // The map is written again as it is, when a block is used for the first time.
+    same(map, 4);
+    assert_eq!(calls.flush(&open), Ok(()));
+    calls.cleanup(&open);
+    calls.close(&open);
+    let (open, again, _) = run();
+    assert_eq!(again[CHANGED..CHANGED + 16], changed[..]);
+    assert_eq!(calls.write(&open, &header[CHANGED..CHANGED + 16], Some(CHANGED as i64), false), Ok(16));
+    calls.cleanup(&open);
+    calls.close(&open);
 }

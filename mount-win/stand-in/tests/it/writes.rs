@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use dokan2::calls::{Calls, units};
+use dokan2::programs::virtualbox_writes;
+use dokan2::walk::walk;
 use dokan2::writes::{append_together, refused_and_taken, write_and_read};
 use imgfmt::Disk;
 use imgfmt::overlay::{About, Overlay, Proof, digest_of};
@@ -29,6 +31,7 @@ fn writes_through_one_file_are_read_through_all_and_stay() {
         let (drive, heard) = drive_of(tree(&disk).with_overlay(0, &overlay).unwrap());
         // `FILE_READ_ONLY_VOLUME` is not said.
         assert_eq!(drive.volume().unwrap().3 & 0x0008_0000, 0);
+        virtualbox_writes(&drive, &root);
         write_and_read(&drive, &root, &mut model, round, 400);
         assert_eq!(*heard.lock().unwrap(), Vec::<String>::new());
         append_together(&drive, &root);
