@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use mount_win::layout::{Callbacks, FileInfo, Options};
 
 use crate::calls::{Calls, units};
+use crate::mixed::Mixed;
 use crate::programs;
 use crate::random::{Model, give_up};
 use crate::raw::Raw;
@@ -23,6 +24,8 @@ use crate::writes;
 const SEQUENCES: u64 = 2_500;
 /// Writes to a disk that takes them.
 const WRITES: u64 = 2_000;
+/// Steps of mixed sequences to such a disk: of one thread alone, then of as many threads together.
+const STEPS: u64 = 4_000;
 /// Threads with random sequences.
 const THREADS: u64 = 4;
 
@@ -191,15 +194,21 @@ fn run(raw: &Raw) -> String {
 
 /// Writes to the disk whose content lies in a file, and leaves in the file what it is then.
 fn write(raw: &Raw, file: &std::path::Path) -> String {
-    let mut model = std::fs::read(file).unwrap();
+    let base = std::fs::read(file).unwrap();
     let (_, _, _, flags, _) = raw.volume().unwrap();
     // `FILE_READ_ONLY_VOLUME`.
     assert_eq!(flags & 0x0008_0000, 0);
-    let root = units("\\");
+    programs::virtualbox_writes(raw, &units("\\"));
+    let mut mixed = Mixed::learn(raw, &walk(raw, |_| false), base);
+    mixed.run(raw, 11, 1, STEPS);
+    mixed.run(raw, 12, THREADS as usize, STEPS / THREADS);
+    mixed.check(raw);
+    let (root, mut model) = (units("\\"), mixed.disk().to_vec());
     writes::write_and_read(raw, &root, &mut model, 1, WRITES);
+    writes::append_together(raw, &root);
     writes::refused_and_taken(raw, &root, model.len() as u64);
     let end = model.len() - 512;
     model[end..].fill(7);
     std::fs::write(file, model).unwrap();
-    format!("DONE {WRITES} writes\n")
+    format!("DONE {} steps, {WRITES} writes\n", 2 * STEPS)
 }

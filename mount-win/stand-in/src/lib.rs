@@ -19,6 +19,8 @@ pub mod direct;
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "it stands for a library of C")]
 mod exports;
+pub mod library;
+pub mod mixed;
 pub mod programs;
 pub mod random;
 #[cfg(windows)]

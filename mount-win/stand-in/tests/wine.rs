@@ -142,32 +142,32 @@ fn a_drive_shows_what_fuse_shows_and_ends_when_it_is_asked_to() {
 #[test]
 fn what_is_written_to_a_drive_is_in_the_overlay() {
     let folder = tempfile::tempdir().unwrap();
-    let disk = disks::plain(folder.path());
+    let disk = disks::odd(folder.path());
     let model = folder.path().join("model");
     fs::copy(&disk, &model).unwrap();
     let wine = Wine::new(folder.path());
-    assert_eq!(wine.run(&["capture", "--all-blocks", "plain", "plain.hik"], &[]).0, 0);
-    let image = fs::read(folder.path().join("plain.hik")).unwrap();
+    assert_eq!(wine.run(&["capture", "--all-blocks", "disk", "disk.hik"], &[]).0, 0);
+    let image = fs::read(folder.path().join("disk.hik")).unwrap();
     wine.install_stand_in();
     let report = folder.path().join("report");
-    let mut command = wine.hikae(&["mount", "plain.hik@1", "X:", "--overlay", "changes", "--foreground"]);
+    let mut command = wine.hikae(&["mount", "disk.hik@1", "X:", "--overlay", "changes", "--foreground"]);
     command.env("HIKAE_STAND_IN_REPORT", "report").env("HIKAE_STAND_IN_DISK", "model");
     let mut served = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     while !report.exists() {
         assert!(served.try_wait().unwrap().is_none(), "it ended early");
         std::thread::sleep(Duration::from_millis(100));
     }
-    assert_eq!(fs::read_to_string(&report).unwrap(), "DONE 2000 writes\n");
+    assert_eq!(fs::read_to_string(&report).unwrap(), "DONE 8000 steps, 2000 writes\n");
     assert_eq!(wine.run(&["umount", "X:"], &[]), (0, String::new()));
     let ended = served.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(ended.status.success() && !said.contains("open in it") && !said.contains("bug"), "{said}");
-    let export = ["export", "plain.hik@1", "after.raw", "--overlay", "changes"];
+    let export = ["export", "disk.hik@1", "after.raw", "--overlay", "changes"];
     let (code, said) = wine.run(&export, &[]);
     assert_eq!(code, 0, "{said}");
     assert!(fs::read(folder.path().join("after.raw")).unwrap() == fs::read(&model).unwrap());
     assert!(fs::read(&model).unwrap() != fs::read(&disk).unwrap());
-    assert!(fs::read(folder.path().join("plain.hik")).unwrap() == image, "the image was never written");
+    assert!(fs::read(folder.path().join("disk.hik")).unwrap() == image, "the image was never written");
 }
 
 #[test]
