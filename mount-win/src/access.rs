@@ -39,6 +39,8 @@ impl Disposition {
 
 /// `FILE_DIRECTORY_FILE`: it must be a folder.
 pub const DIRECTORY_FILE: u32 = 0x0000_0001;
+/// `FILE_WRITE_THROUGH`: a write is durable when it is answered.
+pub const WRITE_THROUGH: u32 = 0x0000_0002;
 /// `FILE_NON_DIRECTORY_FILE`: it must not be a folder.
 pub const NON_DIRECTORY_FILE: u32 = 0x0000_0040;
 /// `FILE_DELETE_ON_CLOSE`.
@@ -102,6 +104,11 @@ impl Wish {
     /// Whether a name that is not there would be created.
     pub fn creates(&self) -> bool {
         !matches!(self.disposition, Disposition::Open | Disposition::Overwrite)
+    }
+
+    /// Whether each write is to be durable when it is answered.
+    pub fn writes_through(&self) -> bool {
+        self.has(WRITE_THROUGH)
     }
 
     /// Checks how the path ends.

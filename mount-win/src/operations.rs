@@ -59,6 +59,8 @@ struct OpenFile {
     information: Information,
     /// The file where it takes writes.
     writable: Option<Arc<WritableView>>,
+    /// Each write is to be durable when it is answered.
+    writes_through: bool,
     source: OnceLock<Source>,
 }
 
@@ -152,7 +154,8 @@ impl Operations {
             Some(_) => {}
         }
         let names = if is_folder { path.names.clone() } else { Vec::new() };
-        let file = OpenFile { found, names, stream, information, writable, source: OnceLock::new() };
+        let writes_through = wish.writes_through();
+        let file = OpenFile { found, names, stream, information, writable, writes_through, source: OnceLock::new() };
         if !is_folder && wish.reads_content() {
             // What cannot be read should say so now, and not in the middle of a copy.
             self.said("open", &path, self.source(&file).map(|_| ()))?;
@@ -281,7 +284,9 @@ impl Operations {
 
     fn write_at(&self, file: &OpenFile, view: &WritableView, bytes: &[u8], offset: u64) -> Answer<usize> {
         let action = format_args!("write {} bytes at {offset:#x} of", bytes.len());
-        view.write_at(bytes, offset).map_err(|error| self.failed(&action, file.found.node, &error))?;
+        let written = view.write_at(bytes, offset);
+        let written = if file.writes_through { written.and_then(|()| view.flush()) } else { written };
+        written.map_err(|error| self.failed(&action, file.found.node, &error))?;
         Ok(bytes.len())
     }
 

@@ -211,6 +211,8 @@ impl<'a, C: Calls> Worker<'a, C> {
                 DIRECTORY_FILE,
                 NON_DIRECTORY_FILE,
                 DELETE_ON_CLOSE,
+                // FILE_WRITE_THROUGH; FILE_OPEN_FOR_BACKUP_INTENT, FILE_SYNCHRONOUS_IO_NONALERT.
+                0x2,
                 0x4020,
                 0x41,
                 DELETE_ON_CLOSE | 0x40,

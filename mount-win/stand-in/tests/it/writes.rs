@@ -84,3 +84,31 @@ fn mixed_calls_are_answered_as_documented_and_leave_what_was_written() {
     assert!(bytes == model.unwrap().disk());
     assert!(std::fs::read(&disk).unwrap() == before);
 }
+
+#[test]
+fn what_is_written_through_is_durable_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = disks::plain(folder.path());
+    let changes = overlay(&disk, &folder.path().join("changes"));
+    let (drive, _) = drive_of(tree(&disk).with_overlay(0, &changes).unwrap());
+    // What a crash would leave now.
+    let left = |name: &str| {
+        let copy = folder.path().join(name);
+        std::fs::copy(folder.path().join("changes"), &copy).unwrap();
+        let kept = overlay(&disk, &copy).disk(Arc::new(FileDisk::open(&disk, 512).unwrap())).unwrap();
+        let mut bytes = [0; 512];
+        kept.read_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    // FILE_GENERIC_READ | FILE_GENERIC_WRITE; FILE_WRITE_THROUGH.
+    let open = |options| drive.create(&units(r"\disk.raw"), 0x0012_019f, 1, options).unwrap();
+    let (plain, through) = (open(0), open(2));
+    assert_eq!(drive.write(&plain, &[1; 512], Some(0), false), Ok(512));
+    assert_ne!(left("before"), [1; 512]);
+    assert_eq!(drive.write(&through, &[2; 512], Some(0), false), Ok(512));
+    assert_eq!(left("after"), [2; 512]);
+    for open in [plain, through] {
+        drive.cleanup(&open);
+        drive.close(&open);
+    }
+}
