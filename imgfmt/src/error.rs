@@ -3,6 +3,20 @@
 use std::fmt;
 use std::path::PathBuf;
 
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix::MEDIUM_ERRORS;
+#[cfg(unix)]
+pub use unix::UNREADABLE_SECTOR;
+#[cfg(windows)]
+use windows::MEDIUM_ERRORS;
+#[cfg(windows)]
+pub use windows::UNREADABLE_SECTOR;
+
 /// The result of every call in this library that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -90,8 +104,7 @@ impl Error {
     /// Says whether a read failed because the medium could not be read (and not because the device is gone).
     pub fn is_unreadable_medium(&self) -> bool {
         match self {
-            // EIO is 5, ENODATA ("critical medium error" on Linux since 4.x) is 61, EILSEQ ("protection error") is 84.
-            Self::Io { source, .. } => matches!(source.raw_os_error(), Some(5 | 61 | 84)),
+            Self::Io { source, .. } => source.raw_os_error().is_some_and(|code| MEDIUM_ERRORS.contains(&code)),
             Self::Bad { .. } => true,
             _ => false,
         }
@@ -107,4 +120,23 @@ pub fn full_message(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_sector_is_told_from_every_other_failure() {
+        let failed = |code| Error::io("read", "a disk", std::io::Error::from_raw_os_error(code));
+        assert!(failed(UNREADABLE_SECTOR).is_unreadable_medium());
+        // No file, no right, no space, no device: whatever the system calls them.
+        let others = (0..2000).map(std::io::Error::from_raw_os_error).filter(|error| {
+            use std::io::ErrorKind::{NotFound, PermissionDenied, StorageFull, Unsupported};
+            matches!(error.kind(), NotFound | PermissionDenied | StorageFull | Unsupported)
+        });
+        let others: Vec<_> = others.filter_map(|error| error.raw_os_error()).collect();
+        assert!(others.len() > 3);
+        assert!(others.into_iter().all(|code| !failed(code).is_unreadable_medium()));
+    }
 }

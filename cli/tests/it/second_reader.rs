@@ -224,7 +224,11 @@ impl Disk for FailingDisk {
     }
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         if offset < self.1.end && self.1.start < offset + buf_len(buf) {
-            return Err(Error::io("read", "a failing disk", std::io::Error::from_raw_os_error(5)));
+            return Err(Error::io(
+                "read",
+                "a failing disk",
+                std::io::Error::from_raw_os_error(imgfmt::error::UNREADABLE_SECTOR),
+            ));
         }
         self.0.read_at(buf, offset)
     }

@@ -52,7 +52,7 @@ fn split(disk: &dyn Disk, buf: &mut [u8], offset: u64, bad: &mut Vec<Range<u64>>
 /// A device that was pulled answers every read with an I/O error: then nothing more is to be had, and nothing is "bad".
 ///
 /// It counts as there when any of a few sectors over the whole disk can be read.
-fn still_there(disk: &dyn Disk, error: Error) -> Result<()> {
+pub(super) fn still_there(disk: &dyn Disk, error: Error) -> Result<()> {
     let sector = u64::from(disk.sector_size()).min(disk.len());
     let mut buf = vec![0; usize::try_from(sector).expect("a sector is small")];
     let steps = 16_u64;
@@ -90,7 +90,11 @@ pub(crate) mod tests {
             let end = offset + buf_len(buf);
             if self.bad.iter().any(|bad| bad.start < end && offset < bad.end) {
                 self.failed_reads.fetch_add(1, Ordering::Relaxed);
-                return Err(Error::io("read", "bad disk", std::io::Error::from_raw_os_error(5)));
+                return Err(Error::io(
+                    "read",
+                    "bad disk",
+                    std::io::Error::from_raw_os_error(crate::error::UNREADABLE_SECTOR),
+                ));
             }
             self.inner.read_at(buf, offset)
         }

@@ -35,7 +35,11 @@ impl Disk for FailingDisk {
             if let Some(slow) = self.slow {
                 std::thread::sleep(slow);
             }
-            return Err(Error::io("read", "failing disk", std::io::Error::from_raw_os_error(5)));
+            return Err(Error::io(
+                "read",
+                "failing disk",
+                std::io::Error::from_raw_os_error(imgfmt::error::UNREADABLE_SECTOR),
+            ));
         }
         self.inner.read_at(buf, offset)
     }

@@ -38,7 +38,11 @@ impl Disk for BadDisk {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let range = RangeSet::from_range(offset..offset + buf_len(buf));
         if range.minus(&self.bad) != range {
-            return Err(Error::io("read", "bad disk", std::io::Error::from_raw_os_error(5)));
+            return Err(Error::io(
+                "read",
+                "bad disk",
+                std::io::Error::from_raw_os_error(imgfmt::error::UNREADABLE_SECTOR),
+            ));
         }
         self.inner.read_at(buf, offset)
     }

@@ -85,7 +85,7 @@ impl VolatileDisk {
     }
 
     fn failure() -> Error {
-        Error::io("write", "a disk made by a test", std::io::Error::from_raw_os_error(5))
+        Error::io("write", "a disk made by a test", std::io::Error::from_raw_os_error(imgfmt::error::UNREADABLE_SECTOR))
     }
 
     fn change(&self, offset: u64, len: u64, byte: impl Fn(usize) -> u8) -> Result<()> {

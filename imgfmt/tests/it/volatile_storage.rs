@@ -79,7 +79,7 @@ impl VolatileStorage {
 
     fn step(state: &mut State) -> io::Result<()> {
         match &mut state.left {
-            Some(0) => Err(io::Error::from_raw_os_error(5)),
+            Some(0) => Err(io::Error::from_raw_os_error(imgfmt::error::UNREADABLE_SECTOR)),
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -123,7 +123,7 @@ impl Storage for VolatileStorage {
         let mut state = self.0.lock().unwrap();
         Self::step(&mut state)?;
         if state.sync_fails {
-            return Err(io::Error::from_raw_os_error(5));
+            return Err(io::Error::from_raw_os_error(imgfmt::error::UNREADABLE_SECTOR));
         }
         let State { seen, medium, dirty, .. } = &mut *state;
         medium.resize(seen.len(), 0);
