@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use imgfmt::Disk;
-use imgfmt::capture::CaptureSource;
+use imgfmt::capture::{CaptureSource, shadow};
 use imgfmt::format::{self, About, Format, OpenOptions, Policy, Snapshot};
 use imgfmt::image::record::Source;
-use imgfmt::source::System;
 use imgfmt::source::device::{Kind, Still, Use};
+use imgfmt::source::{ShadowCopies, System};
 
 use crate::exit::Failure;
 use crate::text::printable;
@@ -89,25 +89,58 @@ pub(crate) fn open(
             kind,
             model: description.model,
             serial: description.serial,
-            live: false,
+            ..Source::default()
         },
     };
     Ok(Opened { source, about, snapshots })
 }
 
-/// A source that may be read now.
+/// A source that may be read now: what keeps it from changing until it was read.
+#[derive(Debug, Default)]
 pub(crate) struct Readable {
     /// It may change while it is read (`--live`).
     pub(crate) live: bool,
-    /// Keeps it from changing until it was read.
-    pub(crate) still: Option<Still>,
+    /// Nobody else can write to it.
+    _still: Option<Still>,
+    /// What it was at one moment is read instead.
+    copies: Option<ShadowCopies>,
+}
+
+impl Readable {
+    /// Has `source` read as it was at one moment, where there are shadow copies of it, and its identity say how it is read.
+    pub(crate) fn prepare(&self, source: &mut CaptureSource) -> Result<(), Failure> {
+        source.identity.live = self.live;
+        let Some(copies) = &self.copies else { return Ok(()) };
+        let over = copies.copies.iter().map(|copy| {
+            let disk: Arc<dyn Disk> = copy.disk.clone();
+            let range = copy.range.start..copy.range.end.min(source.disk.len());
+            shadow::Copy { volume: copy.volume.clone(), range, disk }
+        });
+        source.disk = shadow::over(&source.disk, over.collect())?;
+        source.identity.shadow_copies = copies.copies.iter().map(|copy| copy.volume.clone()).collect();
+        Ok(())
+    }
+
+    /// What is to be known of it besides.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let Some(copies) = &self.copies else { return Vec::new() };
+        let without = copies.without.iter();
+        without
+            .map(|volume| format!("there are no shadow copies of {volume}, so it may have changed while it was read"))
+            .chain(copies.warnings.iter().cloned())
+            .collect()
+    }
+
+    /// The source was read, and nothing of it is needed any more.
+    pub(crate) fn finish(self) {
+        if let Some(copies) = self.copies {
+            copies.finish();
+        }
+    }
 }
 
 /// Refuses a source that may change while it is read, unless it can be kept still or that is asked for (`--live`).
 pub(crate) fn guard_live(path: &Path, live: bool) -> Result<Readable, Failure> {
-    if live {
-        crate::system::allow_live().map_err(Failure::Refused)?;
-    }
     let system = System::default();
     let uses = system.uses_of(path)?;
     let changing = uses.iter().find_map(|use_| match use_ {
@@ -115,12 +148,15 @@ pub(crate) fn guard_live(path: &Path, live: bool) -> Result<Readable, Failure> {
         Use::Swap => Some("it is in use as swap".to_owned()),
         Use::MountedReadOnly(_) => None,
     });
-    let Some(why) = changing else { return Ok(Readable { live: false, still: None }) };
+    let Some(why) = changing else { return Ok(Readable::default()) };
+    if live && let Some(copies) = system.shadow_copies(path, &mut |doing| eprintln!("{}", printable(doing)))? {
+        return Ok(Readable { live: !copies.without.is_empty(), copies: Some(copies), ..Readable::default() });
+    }
     if let Some(still) = system.keep_still(path)? {
-        return Ok(Readable { live: false, still: Some(still) });
+        return Ok(Readable { _still: Some(still), ..Readable::default() });
     }
     if live {
-        return Ok(Readable { live: true, still: None });
+        return Ok(Readable { live: true, ..Readable::default() });
     }
     Err(Failure::Refused(format!(
         "{} may change while it is read: {why}; {}",

@@ -6,6 +6,6 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{DEFAULT_STREAMS, HOW_TO_READ_IN_USE, allow_live, allow_many_open_files, is_drive, is_root};
+pub(crate) use unix::{DEFAULT_STREAMS, HOW_TO_READ_IN_USE, allow_many_open_files, is_drive, is_root};
 #[cfg(windows)]
-pub(crate) use windows::{DEFAULT_STREAMS, HOW_TO_READ_IN_USE, allow_live, allow_many_open_files, is_drive, is_root};
+pub(crate) use windows::{DEFAULT_STREAMS, HOW_TO_READ_IN_USE, allow_many_open_files, is_drive, is_root};

@@ -12,12 +12,13 @@ use imgfmt::restore::plan::{Plan, tables_now};
 use imgfmt::restore::undo::{OptionsRecord, Phase, SourceRecord, Start, TargetRecord, Undo};
 use imgfmt::restore::write::{Restored, Session, WriteOptions, structures_to_save};
 use imgfmt::source::System;
-use imgfmt::source::device::{Still, Use};
+use imgfmt::source::device::Use;
 use imgfmt::{Disk, Error};
 use serde_json::json;
 
 use crate::exit::{DONE, FOUND, Failure};
 use crate::progress::Shown;
+use crate::source::Readable;
 use crate::text::{printable, short_size, size, table};
 use crate::work::with_progress_for;
 
@@ -38,7 +39,7 @@ pub(crate) struct From {
     /// It cannot have changed since an interrupted run.
     pub(crate) is_stable: bool,
     /// Keeps a disk that is read from changing meanwhile.
-    pub(crate) _still: Option<Still>,
+    pub(crate) _readable: Readable,
 }
 
 /// How the user says that it is meant.

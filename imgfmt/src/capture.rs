@@ -11,6 +11,7 @@ pub mod live;
 pub mod plan;
 pub mod planned;
 pub mod retry;
+pub mod shadow;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -56,6 +57,8 @@ pub struct CaptureOptions {
     pub label: Option<String>,
     /// A longer text.
     pub note: Option<String>,
+    /// What else the record should warn of: what is known of the source that its bytes do not tell.
+    pub warnings: Vec<String>,
 }
 
 impl Default for CaptureOptions {
@@ -69,6 +72,7 @@ impl Default for CaptureOptions {
             closure_check: true,
             label: None,
             note: None,
+            warnings: Vec::new(),
         }
     }
 }
@@ -192,7 +196,7 @@ pub fn capture(
         live_changes = timed(&mut timings.check, || live::changes(&source.disk, &disk, &plan, run.cancel))?;
     }
     let mut record = make_record(source, &plan, &totals, &verdicts, options);
-    record.warnings.extend(live_changes);
+    record.warnings.extend(options.warnings.iter().cloned().chain(live_changes));
     if let Some(previous) = previous.filter(|_| options.retry_bad) {
         // The disk was not looked at anew: what is known of it is what was known before.
         let before = previous.record().clone();

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::any_disk::AnyDisk;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::image_name::{ImageName, folder_store};
-use crate::source::{self, DiskOptions};
+use crate::source::{self, DiskOptions, Readable};
 use crate::text::{parse_size, printable, short_size, size, table};
 use crate::work::with_progress;
 
@@ -48,7 +48,8 @@ pub(crate) struct Arguments {
     /// Keep the content of page files and swap too.
     #[arg(long)]
     keep_swap: bool,
-    /// Read the disk although it is mounted for writing; the generation is marked.
+    /// Capture the disk although it is mounted for writing. On Windows its volumes are read from shadow copies, which hikae makes and removes;
+    /// elsewhere it is read as it is, and the generation is marked.
     #[arg(long)]
     live: bool,
     /// It is the same disk although it looks different.
@@ -80,7 +81,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let options = options(arguments)?;
+    let mut options = options(arguments)?;
     let sector_size = match arguments.sector_size {
         None => None,
         Some(512) => Some(512),
@@ -108,15 +109,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         show_plan(&source, &plan, arguments.json);
         return Ok(DONE);
     }
-    let _still = if is_own_image {
-        source.identity.live = false;
-        None
+    let readable = if is_own_image {
+        Readable::default()
     } else {
         source::guard_image_place(&arguments.source, &arguments.image)?;
-        let source::Readable { live, still } = source::guard_live(&arguments.source, arguments.live)?;
-        source.identity.live = live;
-        still
+        source::guard_live(&arguments.source, arguments.live)?
     };
+    readable.prepare(&mut source)?;
+    options.warnings = readable.warnings();
     if !arguments.ignore_space {
         guard_space(&source, &*store, options.plan)?;
     }
@@ -124,6 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let captured = captured.map_err(|failure| {
         failure.if_stopped(|| "nothing of this run is visible, and a new capture reuses what was written".into())
     })?;
+    readable.finish();
     report(arguments, &*store, &captured);
     Ok(if captured.bad.is_empty() { DONE } else { FOUND })
 }

@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// Copy the content of page files and swap too.
     #[arg(long)]
     keep_swap: bool,
-    /// Read the source although it is mounted for writing.
+    /// Read the source although it is mounted for writing; on Windows from shadow copies of its volumes, which hikae makes and removes.
     #[arg(long)]
     live: bool,
     /// Make unallocated space of the target zero.
@@ -139,10 +139,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 }
 
 fn open(arguments: &Arguments, keep: Vec<PathBuf>) -> Result<From, Failure> {
-    let still = source::guard_live(&arguments.source, arguments.live)?.still;
+    let readable = source::guard_live(&arguments.source, arguments.live)?;
     let opened = source::open(&arguments.source, None, None, &DiskOptions::default())?;
     opened.tell_notes();
-    let source = opened.source;
+    let mut source = opened.source;
+    readable.prepare(&mut source)?;
+    for warning in readable.warnings() {
+        eprintln!("hikae: warning: {}", crate::text::printable(&warning));
+    }
     let options = PlanOptions { all_blocks: arguments.all_blocks, keep_swap: arguments.keep_swap };
     let plan = plan(&source.disk, options)?;
     for warning in &plan.warnings {
@@ -152,5 +156,14 @@ fn open(arguments: &Arguments, keep: Vec<PathBuf>) -> Result<From, Failure> {
     let from = format!("{}, read as it is now", source.identity.kind);
     let record = SourceRecord { path: source.identity.path.clone(), ..SourceRecord::default() };
     let disk = PlannedDisk::new(Arc::clone(&source.disk), &plan.unwanted, &plan.elided);
-    Ok(From { disk: Arc::new(disk), layout: plan.layout, record, what, from, keep, is_stable: false, _still: still })
+    Ok(From {
+        disk: Arc::new(disk),
+        layout: plan.layout,
+        record,
+        what,
+        from,
+        keep,
+        is_stable: false,
+        _readable: readable,
+    })
 }

@@ -239,6 +239,9 @@ fn show_record(record: &Record) {
         record.source.serial.as_ref().map_or(String::new(), |serial| format!(", serial {}", printable(serial))),
         if record.source.live { ", captured while it was in use" } else { "" }
     );
+    if !record.source.shadow_copies.is_empty() {
+        println!("read from shadow copies, all of one moment: {}", printable(&record.source.shadow_copies.join(", ")));
+    }
     println!(
         "disk: {}, sectors: {} logical, {} physical",
         size(record.disk.len),

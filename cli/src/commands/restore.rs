@@ -25,7 +25,7 @@ use crate::any_disk::AnyDisk;
 use crate::exit::{DONE, FOUND, Failure};
 use crate::image_name::ImageName;
 use crate::progress::Shown;
-use crate::source::{self, DiskOptions};
+use crate::source::{self, DiskOptions, Readable};
 use crate::target::{
     Consent, From, Options, UndoFor, confirm, find_undo, finish, reasons, renewal_json, run_session, show_and_ask,
     start_record, undo_path,
@@ -159,7 +159,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 /// Opens what is restored.
 fn open(arguments: &Arguments, image: &Path, target: &Path) -> Result<From, Failure> {
     let name = ImageName::parse(&image.to_string_lossy());
-    let still = if name.is_hikae() { None } else { source::guard_live(&name.path, false)?.still };
+    let readable = if name.is_hikae() { Readable::default() } else { source::guard_live(&name.path, false)? };
     let path = name.path.display().to_string();
     let any = AnyDisk::open(name, &arguments.packs, &arguments.disk)?;
     any.guard_target(&arguments.packs, target)?;
@@ -169,7 +169,16 @@ fn open(arguments: &Arguments, image: &Path, target: &Path) -> Result<From, Fail
     let is_stable = root.is_some();
     let source = SourceRecord { path, image, generation: any.generation, root };
     let layout = read_layout(&any.disk)?;
-    Ok(From { disk: any.disk, layout, record: source, what: any.what, from: any.from, keep, is_stable, _still: still })
+    Ok(From {
+        disk: any.disk,
+        layout,
+        record: source,
+        what: any.what,
+        from: any.from,
+        keep,
+        is_stable,
+        _readable: readable,
+    })
 }
 
 fn consent(arguments: &Arguments) -> Consent<'_> {

@@ -20,11 +20,6 @@ pub(crate) const DEFAULT_STREAMS: &str = "leave-out";
 /// What to do where a source is in use, as the end of a sentence.
 pub(crate) const HOW_TO_READ_IN_USE: &str = "unmount it, capture a snapshot of it (LVM, btrfs), or say --live";
 
-/// Says whether a disk in use can be read as it is.
-pub(crate) fn allow_live() -> Result<(), String> {
-    Ok(())
-}
-
 /// Says whether this text before a `:` is a drive: there are none.
 pub(crate) fn is_drive(_text: &[u8]) -> bool {
     false

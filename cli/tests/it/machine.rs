@@ -59,7 +59,7 @@ impl Ran {
     }
 }
 
-fn command(program: &str) -> Command {
+pub(crate) fn command(program: &str) -> Command {
     // Filesystem tools live in sbin, which an ordinary user's PATH may lack.
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new(program);

@@ -29,6 +29,7 @@ mod restore;
 mod second_reader;
 mod serve;
 mod seven_zip;
+mod shadow_copies;
 mod startup;
 mod surface;
 mod targets;

@@ -239,8 +239,14 @@ fn text_from_an_image_never_drives_the_terminal() {
     add(&folder.join("a.hik"), &[1], |record| {
         record.created = hostile();
         record.tool = hostile();
-        record.source =
-            Source { path: hostile(), kind: hostile(), model: Some(hostile()), serial: Some(hostile()), live: true };
+        record.source = Source {
+            path: hostile(),
+            kind: hostile(),
+            model: Some(hostile()),
+            serial: Some(hostile()),
+            live: true,
+            shadow_copies: vec![hostile()],
+        };
         let partition = LayoutPartition {
             number: 1,
             start: 512,

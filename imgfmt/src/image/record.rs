@@ -102,6 +102,9 @@ pub struct Source {
     /// Whether it was in use while it was read.
     #[serde(default)]
     pub live: bool,
+    /// The volumes of it that were read from shadow copies, as they were at one moment, in the words of the system.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadow_copies: Vec<String>,
 }
 
 /// The partition table.

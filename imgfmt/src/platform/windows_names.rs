@@ -99,6 +99,14 @@ pub(crate) fn device_path(path: &str) -> Option<DevicePath> {
     (head.eq_ignore_ascii_case("Harddisk") && is_part).then_some(volume)
 }
 
+/// The path of a volume with the `\` at its end that names of volumes have there; `\\.\E:` is known as `E:\`.
+pub(crate) fn volume_name(path: &str) -> String {
+    let path = path.trim_end_matches('\\');
+    let drive = path.strip_prefix(r"\\.\").or_else(|| path.strip_prefix(r"\\?\"));
+    let drive = drive.filter(|drive| matches!(drive.as_bytes(), [letter, b':'] if letter.is_ascii_alphabetic()));
+    format!(r"{}\", drive.unwrap_or(path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +185,19 @@ mod tests {
             "",
         ] {
             assert_eq!(device_path(file), None, "{file}");
+        }
+    }
+
+    #[test]
+    fn names_of_volumes_end_with_a_backslash() {
+        for (path, name) in [
+            (r"\\.\E:", r"E:\"),
+            (r"\\?\e:", r"e:\"),
+            (r"\\?\Volume{1-2}", r"\\?\Volume{1-2}\"),
+            (r"\\?\Volume{1-2}\", r"\\?\Volume{1-2}\"),
+            (r"\\?\GLOBALROOT\Device\HarddiskVolume3", r"\\?\GLOBALROOT\Device\HarddiskVolume3\"),
+        ] {
+            assert_eq!(volume_name(path), name);
         }
     }
 }

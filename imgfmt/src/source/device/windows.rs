@@ -19,10 +19,12 @@ use windows_sys::Win32::System::SystemInformation::GetSystemWindowsDirectoryW;
 
 use crate::error::{Error, Result};
 use crate::platform::windows::{UNKNOWN_DEVICE, control_bytes, open_for_questions};
-use crate::platform::windows_names::{DevicePath, device_path};
+use crate::platform::windows_names::{DevicePath, device_path, volume_name};
 use crate::platform::{self, Standing};
 use crate::source::device::replies::{self, Device, DiskRun};
-use crate::source::device::windows::volumes::{Volume, lock_all, runs_of, runs_under, volumes};
+use crate::source::device::windows::volumes::{
+    Volume, is_read_only, lock_all, places_at, runs_of, runs_under, volumes,
+};
 use crate::source::device::{Description, DeviceNumber, Kind, Use};
 use crate::source::disks::DiskDescription;
 
@@ -203,7 +205,23 @@ impl System {
     /// Who uses a source: where volumes of it are mounted.
     pub fn uses_of(&self, source: &Path) -> Result<Vec<Use>> {
         let runs = runs_at(source);
-        Ok(if runs.is_empty() { Vec::new() } else { uses_in(&volumes()?, &runs) })
+        if !runs.is_empty() {
+            return Ok(uses_in(&volumes()?, &runs));
+        }
+        // A volume that lies on no disk, such as one in memory or on a DVD.
+        Ok(match device_path(&source.to_string_lossy()) {
+            Some(DevicePath::Volume(volume)) => {
+                let places = places_at(&volume_name(&volume)).into_iter();
+                places
+                    .map(
+                        |place| {
+                            if is_read_only(&place) { Use::MountedReadOnly(place) } else { Use::MountedWritable(place) }
+                        },
+                    )
+                    .collect()
+            }
+            _ => Vec::new(),
+        })
     }
 
     /// The path of a device.

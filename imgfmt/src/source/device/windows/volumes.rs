@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, INVALID_HANDLE_VALUE};
 use windows_sys::Win32::Storage::FileSystem::{
-    FILE_SHARE_READ, FILE_SHARE_WRITE, FindFirstVolumeW, FindNextVolumeW, FindVolumeClose,
+    FILE_SHARE_READ, FILE_SHARE_WRITE, FindFirstVolumeW, FindNextVolumeW, FindVolumeClose, GetVolumeInformationW,
     GetVolumeNameForVolumeMountPointW, GetVolumePathNameW, GetVolumePathNamesForVolumeNameW, QueryDosDeviceW,
 };
 use windows_sys::Win32::System::Ioctl::{FSCTL_DISMOUNT_VOLUME, FSCTL_LOCK_VOLUME};
@@ -24,6 +24,8 @@ use crate::source::device::replies::{DiskRun, disk_runs, texts};
 const GET_VOLUME_DISK_EXTENTS: u32 = 0x0056_0000;
 /// Bytes of its answer that there is room for: a volume over more than 42 disks has some of them left out.
 const EXTENTS_ROOM: usize = 1024;
+/// `FILE_READ_ONLY_VOLUME`, of `GetVolumeInformation`.
+const FILE_READ_ONLY_VOLUME: u32 = 0x0008_0000;
 /// UTF-16 code units of the longest path.
 const PATH_ROOM: usize = 32_768;
 /// How long a lock is waited for: Explorer and scanners of new volumes have files open for a moment.
@@ -94,6 +96,23 @@ pub(crate) fn volumes() -> Result<Vec<Volume>> {
     // SAFETY: the search is open, and nothing uses it afterwards.
     unsafe { FindVolumeClose(search) };
     Ok(volumes)
+}
+
+/// Where a volume is mounted: a drive letter, `E:\`, is a place of its own.
+pub(crate) fn places_at(volume: &str) -> Vec<PathBuf> {
+    match volume.as_bytes() {
+        [letter, b':', b'\\'] if letter.is_ascii_alphabetic() => vec![volume.into()],
+        _ => places_of(volume),
+    }
+}
+
+/// Says whether the volume that is mounted at a place, a `\` at its end, takes no writes at all.
+pub(crate) fn is_read_only(place: &Path) -> bool {
+    let (place, mut flags) = (wide(place.as_os_str()), 0);
+    let (none, no_text) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: the name ends with a zero and lives through the call; there is room for the one answer that is asked for, and null for the others.
+    let done = unsafe { GetVolumeInformationW(place.as_ptr(), no_text, 0, none, none, &raw mut flags, no_text, 0) };
+    done != 0 && flags & FILE_READ_ONLY_VOLUME != 0
 }
 
 /// Where the volume with this name, a `\` at its end, is mounted.
