@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::path::Path;
 use std::sync::Arc;
 
+use imgfmt::error::full_message;
 use imgfmt::readahead::Readahead;
 use imgfmt::tree::Tree;
 
@@ -115,6 +116,11 @@ pub enum MountError {
         #[source]
         source: std::io::Error,
     },
+    /// What was written into it cannot be made durable.
+    #[error(
+        "what was written into {0} is not all on the disk yet and would be lost: make that possible and try again, or say --lazy to take it away all the same"
+    )]
+    NotDurable(Place),
     /// The process of a drive did not end it.
     #[error("{0} was asked to end and is still there: close the files and folders that are open in it, and try again")]
     NotEnded(Place),
@@ -149,7 +155,7 @@ impl std::fmt::Debug for Instance {
 pub struct Unmounter(Arc<Ending>);
 
 impl Unmounter {
-    /// Asks for the end of the drive; [`Mount::serve`] returns when it is gone.
+    /// Asks for the end of the drive, whatever was written last; [`Mount::serve`] returns when it is gone.
     pub fn unmount(&self) {
         self.0.ask();
     }
@@ -167,13 +173,24 @@ impl Mount {
         let system = |source| MountError::System { place: place.clone(), source };
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let readahead = Readahead::start(cores, options.readahead_bytes).map_err(system)?;
+        let (shown, log) = (Arc::clone(&tree), Arc::clone(&options.log));
         let operations = Operations::new(tree, volume, readahead, Arc::clone(&options.log));
         let served = Served::start(operations, Arc::clone(&library)).map_err(system)?;
         let instance = Instance::create(Arc::clone(&library), served, &place, protect, options.allow_other)?;
         let seen = Arc::clone(&ending);
         let point = wide(&place);
         let waiter = std::thread::Builder::new().name("unmount".into()).spawn(move || {
-            seen.wait();
+            // Nobody hears of what cannot be made durable once the drive is gone.
+            let is_durable = || match shown.flush() {
+                Ok(()) => true,
+                Err(error) => {
+                    log(&format!("cannot write to the disk what was written: {}", full_message(&error)));
+                    false
+                }
+            };
+            while !seen.wait() && !is_durable() {
+                seen.refuse();
+            }
             // SAFETY: the place ends with a NUL. A drive that is gone already is no harm.
             unsafe { (library.remove_mount_point)(point.as_ptr()) };
         });

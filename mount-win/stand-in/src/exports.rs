@@ -2,7 +2,8 @@
 //!
 //! What is to be run, and where the report goes, is said by two variables: `HIKAE_STAND_IN_REPORT`, a file that is written when all has run
 //! (first as `.part`), and `HIKAE_STAND_IN_RANDOM`, for the folder below which random sequences are made (a path from the root of the drive). Where there is
-//! `HIKAE_STAND_IN_DISK`, a file with the content of the disk, the files of the disk are written to instead. `HIKAE_STAND_IN_START` is a failure with which no drive is made.
+//! `HIKAE_STAND_IN_DISK`, a file with the content of the disk, the files of the disk are written to instead. `HIKAE_STAND_IN_START` is a failure with which no drive is made,
+//! and `HIKAE_STAND_IN_BYTES` a number of bytes that are written to the disk and not flushed, instead of all else.
 
 use std::ffi::c_void;
 use std::fmt::Write;
@@ -101,7 +102,8 @@ unsafe extern "system" fn DokanCreateFileSystem(
         return code.parse().unwrap();
     }
     // Streams, and protection from writing where no file takes writes.
-    let protect = if std::env::var_os("HIKAE_STAND_IN_DISK").is_some() { 0 } else { 8 };
+    let writes = ["HIKAE_STAND_IN_DISK", "HIKAE_STAND_IN_BYTES"];
+    let protect = if writes.iter().any(|name| std::env::var_os(name).is_some()) { 0 } else { 8 };
     assert_eq!(seen.options & 0xc, 4 | protect);
     // SAFETY: a path with a NUL.
     let point = unsafe { std::slice::from_raw_parts(seen.mount_point, 4) };
@@ -175,6 +177,10 @@ fn report(raw: &Raw) {
 fn run(raw: &Raw) -> String {
     if let Some(file) = std::env::var_os("HIKAE_STAND_IN_DISK") {
         return write(raw, std::path::Path::new(&file));
+    }
+    if let Ok(len) = std::env::var("HIKAE_STAND_IN_BYTES") {
+        writes::write_and_leave(raw, &units("\\disk.raw"), len.parse().unwrap());
+        return format!("DONE {len} bytes\n");
     }
     let below = std::env::var("HIKAE_STAND_IN_RANDOM").unwrap();
     let seen = walk(raw, |_| true);

@@ -39,6 +39,18 @@ pub fn write_and_read(calls: &impl Calls, folder: &[u16], model: &mut [u8], seed
     }
 }
 
+/// Writes bytes that cannot be packed to the start of a file, and closes it without flushing.
+pub fn write_and_leave(calls: &impl Calls, path: &[u16], len: usize) {
+    let mut random = Random::new(5);
+    let bytes: Vec<u8> = (0..len).map(|_| random.below(256) as u8).collect();
+    let open = calls.create(path, READ_WRITE, OPEN, 0).unwrap();
+    for (number, part) in bytes.chunks(1 << 16).enumerate() {
+        assert_eq!(calls.write(&open, part, Some((number << 16) as i64), false), Ok(part.len()));
+    }
+    calls.cleanup(&open);
+    calls.close(&open);
+}
+
 /// What a disk's files refuse, and what they take besides writes.
 pub fn refused_and_taken(calls: &impl Calls, folder: &[u16], len: u64) {
     const DENIED: Result<(), u32> = Err(status::ACCESS_DENIED);

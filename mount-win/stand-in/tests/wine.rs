@@ -11,6 +11,7 @@ mod disks;
 mod fuse;
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -168,6 +169,69 @@ fn what_is_written_to_a_drive_is_in_the_overlay() {
     assert!(fs::read(folder.path().join("after.raw")).unwrap() == fs::read(&model).unwrap());
     assert!(fs::read(&model).unwrap() != fs::read(&disk).unwrap());
     assert!(fs::read(folder.path().join("disk.hik")).unwrap() == image, "the image was never written");
+}
+
+/// Runs a program as root. Ends the test unless it succeeds.
+#[track_caller]
+fn as_root(arguments: &[&str]) {
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let mut command = if is_root { Command::new("env") } else { Command::new("sudo") };
+    let output = command.args(if is_root { &[][..] } else { &["-n", "env"] }).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A small filesystem, taken away at the end.
+struct Small(String);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        as_root(&["umount", "--lazy", &self.0]);
+    }
+}
+
+#[test]
+fn a_drive_whose_last_writes_would_be_lost_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    disks::plain(folder.path());
+    let small = folder.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let at = small.display().to_string();
+    as_root(&["mount", "-t", "tmpfs", "-o", "size=3M,mode=1777", "none", &at]);
+    let _small = Small(at);
+    let wine = Wine::new(folder.path());
+    assert_eq!(wine.run(&["--version"], &[]).0, 0);
+    wine.install_stand_in();
+    let mount = |bytes: &str| {
+        let report = folder.path().join("report");
+        let _ = fs::remove_file(&report);
+        let variables = [("HIKAE_STAND_IN_REPORT", "report"), ("HIKAE_STAND_IN_BYTES", bytes)];
+        let (code, said) = wine.run(&["mount", "plain", "Y:", "--overlay", "small/changes"], &variables);
+        assert_eq!(code, 0, "{said}");
+        while !report.exists() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(fs::read_to_string(report).unwrap(), format!("DONE {bytes} bytes\n"));
+        disks::shell(folder.path(), "dd if=/dev/zero of=small/fill bs=4k 2> /dev/null || true");
+    };
+    let after = || {
+        assert_eq!(wine.run(&["export", "plain", "after.raw", "--overlay", "small/changes"], &[]).0, 0);
+        let after = fs::read(folder.path().join("after.raw")).unwrap();
+        fs::remove_file(folder.path().join("after.raw")).unwrap();
+        after
+    };
+    let before = fs::read(folder.path().join("plain")).unwrap();
+    // A program that does not flush hears nothing of a full disk that its writes found room on, and the commit does not.
+    mount("1000000");
+    refused(wine.run(&["umount", "Y:"], &[]), "is not all on the disk yet");
+    fs::remove_file(small.join("fill")).unwrap();
+    assert_eq!(wine.run(&["umount", "Y:"], &[]), (0, String::new()));
+    let kept = after();
+    assert!(kept[..1_000_000] != before[..1_000_000] && kept[1_000_000..] == before[1_000_000..]);
+    // Who says so loses what was written last, and nothing else.
+    mount("1200000");
+    assert_eq!(wine.run(&["umount", "Y:", "--lazy"], &[]), (0, String::new()));
+    fs::remove_file(small.join("fill")).unwrap();
+    assert!(after() == kept);
 }
 
 #[test]

@@ -73,13 +73,13 @@ fn serial(source: &str) -> u32 {
     id.get(..8).and_then(|start| u32::from_str_radix(start, 16).ok()).unwrap_or(0)
 }
 
-/// Ends the drive on `dir`. Windows takes a drive away whether it is in use or not.
-pub(super) fn unmount(dir: &Path, _lazy: bool) -> Result<(), Failure> {
+/// Ends the drive on `dir`. Windows takes a drive away whether it is in use or not; with `lazy`, whatever was written last too.
+pub(super) fn unmount(dir: &Path, lazy: bool) -> Result<(), Failure> {
     let place = match Place::parse(dir) {
         Place::Folder(folder) => Place::Folder(std::path::absolute(&folder).unwrap_or(folder)),
         letter => letter,
     };
-    Ok(mount_win::unmount(&place)?)
+    Ok(mount_win::unmount(&place, lazy)?)
 }
 
 /// Starts a process without the console of this one.
