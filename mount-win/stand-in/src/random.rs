@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::calls::{
     CHANGES, Calls, DIRECTORY_FILE, LOOK, NON_DIRECTORY_FILE, OPEN, Open, READ, REPARSE_POINT, join, status, units,
 };
+use crate::library;
 use crate::walk::Seen;
 
 /// Longest file whose bytes the model keeps.
@@ -149,7 +150,7 @@ impl Model {
         assert_eq!(opened.map(|open| (open.is_folder, open.existed)), wanted, "{}", what());
         let Ok(open) = opened else { return };
         for _ in 0..random.below(6) {
-            self.use_it(calls, random, &open, fact, &what());
+            self.use_it(calls, random, &open, (known, fact), &what());
         }
         calls.cleanup(&open);
         // The cache may still read.
@@ -165,7 +166,7 @@ impl Model {
         }
     }
 
-    fn use_it(&self, calls: &impl Calls, random: &mut Random, open: &Open, fact: &Fact, what: &str) {
+    fn use_it(&self, calls: &impl Calls, random: &mut Random, open: &Open, (path, fact): (&[u16], &Fact), what: &str) {
         match random.below(9) {
             0..=3 => {
                 let offset = match random.below(12) {
@@ -210,8 +211,15 @@ impl Model {
                 assert_eq!(streams.iter().any(|(name, _)| *name == units("::$DATA")), !fact.is_folder, "{what}");
             }
             7 => {
+                const PROTECTED: u32 = status::MEDIA_WRITE_PROTECTED;
                 let change = CHANGES[random.below(CHANGES.len() as u64) as usize];
-                assert_eq!(calls.change(open, change), Err(status::MEDIA_WRITE_PROTECTED), "{what}: {change:?}");
+                assert_eq!(calls.change(open, change), Err(PROTECTED), "{what}: {change:?}");
+                let stays = fact.attributes & library::READ_ONLY != 0;
+                let deleted = Err(if stays { status::CANNOT_DELETE } else { PROTECTED });
+                assert_eq!(library::delete(calls, open), deleted, "{what}: delete");
+                // Something else is renamed to a name in here.
+                let to = library::open_target(calls, &join(path, &units("new name")), 0x0010_0002);
+                assert_eq!(to, Err(if fact.is_folder { PROTECTED } else { status::NOT_A_DIRECTORY }), "{what}: rename");
             }
             _ => {
                 assert_eq!(calls.flush(open), Err(status::MEDIA_WRITE_PROTECTED), "{what}");
