@@ -4,7 +4,7 @@
 //! program -> kernel -> Dokan's driver -> dokan2.dll -> dokan (this crate) -> Operations -> imgfmt::tree
 //! ```
 //!
-//! Any number of threads may call at once. No lock is held while anything is read or decoded.
+//! Any number of threads may call at once. No lock is held while anything is read; who writes shares one, and has it alone where the length of a file changes.
 //!
 //! Source of the answers: [MS-FSA] 2.1.5.1 (opening), .3 (reading), .4 (writing), .6 (listing), .7 (flushing), .8 (locks), .15 (setting: .1 room, .2 attributes and
 //! times, .4 length).
