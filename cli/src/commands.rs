@@ -1,6 +1,5 @@
 //! The commands, one file each.
 
-#[cfg(unix)]
 mod boot;
 mod capture;
 mod cat;
@@ -43,7 +42,6 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     Overlay(overlay::Arguments),
     Verify(verify::Arguments),
-    #[cfg(unix)]
     Boot(Box<boot::Arguments>),
     Completions(completions::Arguments),
     Export(export::Arguments),
@@ -70,7 +68,6 @@ impl Command {
             Self::Serve(arguments) => serve::run(&arguments),
             Self::Overlay(arguments) => overlay::run(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
-            #[cfg(unix)]
             Self::Boot(arguments) => boot::run(&arguments),
             Self::Completions(arguments) => completions::run(&arguments),
             Self::Export(arguments) => export::run(&arguments),

@@ -1,6 +1,7 @@
 //! The `hikae` command: arguments in, one exit code out. Each command has its file in `commands`.
 
-#![forbid(unsafe_code)]
+// On Windows two modules of `boot` call functions of C.
+#![cfg_attr(not(windows), forbid(unsafe_code))]
 #![cfg_attr(
     doc,
     expect(
@@ -15,7 +16,6 @@ mod print;
 
 mod ahead;
 mod any_disk;
-#[cfg(unix)]
 mod boot;
 mod boot_chain;
 mod commands;
@@ -49,8 +49,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    #[cfg(unix)]
-    if let Some(code) = boot::tied::become_program() {
+    if let Some(code) = boot::process::become_program() {
         return code;
     }
     // A shell that asks for completions sets COMPLETE; it is answered and the program ends.

@@ -1,11 +1,15 @@
 //! QEMU's command line.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serve::stream::Place;
+
+use crate::boot::accelerator::{self, Accelerator};
+use crate::boot::channel::disk_argument;
 use crate::boot::start::{Firmware, find_ovmf};
-use crate::boot::{kvm, tied};
+use crate::boot::{process, programs};
 use crate::exit::Failure;
 
 /// How the guest's disk is attached.
@@ -45,8 +49,10 @@ pub(crate) struct Options {
 /// Where QEMU finds the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Drive {
-    /// The socket of its server.
-    pub(crate) socket: PathBuf,
+    /// Its server.
+    pub(crate) place: Place,
+    /// The name that the server knows it by.
+    pub(crate) name: String,
     /// Its logical sector size: 512 or 4096.
     pub(crate) sector_size: u32,
     /// Whether the server takes what the guest writes.
@@ -57,54 +63,39 @@ pub(crate) struct Drive {
 #[derive(Clone, Debug)]
 pub(crate) struct Qemu {
     program: PathBuf,
-    /// Whether it uses the processor itself.
-    pub(crate) kvm: bool,
+    /// How its guest's instructions run.
+    pub(crate) accelerator: Accelerator,
 }
 
 impl Qemu {
-    /// Finds QEMU and whether KVM works. `folder` is for the disk of the probe.
-    pub(crate) fn find(folder: &Path) -> Result<Self, Failure> {
-        let program = PathBuf::from("qemu-system-x86_64");
+    /// Finds QEMU, and how it can run a machine with this firmware. `folder` is for the disk of a probe.
+    pub(crate) fn find(firmware: Firmware, folder: &Path) -> Result<Self, Failure> {
+        let program = programs::qemu();
         let found = Command::new(&program).arg("--version").output().is_ok_and(|ran| ran.status.success());
         if !found {
-            return Err(Failure::Failed(
-                "qemu-system-x86_64 cannot be started: install QEMU (Debian, Ubuntu: qemu-system-x86; Fedora: qemu-system-x86-core; Arch: qemu-desktop; Homebrew: qemu)"
-                    .into(),
-            ));
+            return Err(Failure::Failed(format!("qemu-system-x86_64 cannot be started: {}", programs::INSTALL_QEMU)));
         }
-        let kvm = kvm::works(&program, folder);
-        Ok(Self { program, kvm })
-    }
-
-    /// The word for how the guest's instructions run.
-    pub(crate) fn accelerator(&self) -> &'static str {
-        if self.kvm { "KVM" } else { "emulation" }
+        let accelerator = accelerator::choose(&program, firmware, folder);
+        Ok(Self { program, accelerator })
     }
 
     /// The command that starts a machine, without a display. `folder` takes its variables.
     pub(crate) fn command(&self, options: &Options, drive: &Drive, folder: &Path) -> Result<Command, Failure> {
-        let mut command = tied::command(&self.program);
-        if self.kvm {
-            command.args(["-accel", "kvm", "-cpu", "host"]);
-        } else {
-            // Enough for systems of today (x86-64-v2), and half the work of emulating all that QEMU can.
-            command.args(["-accel", "tcg", "-cpu", "Nehalem"]);
-        }
+        let mut command = process::command(&self.program);
+        command.args(self.accelerator.arguments);
         command.arg("-m").arg(format!("{}M", options.memory.div_ceil(1 << 20)));
         command.arg("-smp").arg(options.cpus.to_string());
         command.args(["-nodefaults", "-vga", "std", "-nic", if options.network { "user" } else { "none" }]);
         if options.firmware == Firmware::Uefi {
-            command.args(firmware_arguments(folder)?);
+            command.args(firmware_arguments(&self.program, folder)?);
         }
         let writes = match drive.keeps_writes {
             true => "cache=writeback",
             // What the guest writes goes to a file of QEMU's that has no name and ends with it, so nothing need be flushed.
             false => "snapshot=on,cache=unsafe",
         };
-        let source = format!(
-            "if=none,id=disk,format=raw,discard=unmap,detect-zeroes=unmap,{writes},file.driver=nbd,file.server.type=unix,file.server.path="
-        );
-        command.arg("-drive").arg(self::drive(&source, &drive.socket));
+        let source = format!("if=none,id=disk,format=raw,discard=unmap,detect-zeroes=unmap,{writes},");
+        command.arg("-drive").arg(disk_argument(&source, &drive.place, &drive.name));
         command.args(device_arguments(options.bus, drive.sector_size));
         Ok(command)
     }
@@ -121,11 +112,9 @@ pub(crate) fn drive(before: &str, path: &Path) -> OsString {
 }
 
 /// OVMF with a fresh copy of its variables: those of another machine know other disks, and do not boot this one.
-fn firmware_arguments(folder: &Path) -> Result<Vec<OsString>, Failure> {
-    let ovmf = find_ovmf().ok_or_else(|| {
-        Failure::Failed(
-            "this disk boots by UEFI, and there is no OVMF for that: install it (Debian, Ubuntu: ovmf; Fedora, Arch: edk2-ovmf)".into(),
-        )
+fn firmware_arguments(qemu: &Path, folder: &Path) -> Result<Vec<OsString>, Failure> {
+    let ovmf = find_ovmf(qemu).ok_or_else(|| {
+        Failure::Failed(format!("this disk boots by UEFI, and there is no OVMF for that: {}", programs::INSTALL_OVMF))
     })?;
     let variables = folder.join("variables.fd");
     std::fs::copy(&ovmf.variables, &variables)
@@ -172,14 +161,6 @@ pub(crate) fn sets_display(more: &[OsString]) -> bool {
         let name = argument.to_str().map(|text| text.trim_start_matches('-'));
         matches!(name, Some("display" | "nographic" | "vnc" | "spice" | "curses"))
     })
-}
-
-/// Says whether the desktop can show a window.
-pub(crate) fn has_desktop() -> bool {
-    cfg!(target_os = "macos")
-        || ["DISPLAY", "WAYLAND_DISPLAY"]
-            .iter()
-            .any(|name| std::env::var_os(name).is_some_and(|value| value != OsStr::new("")))
 }
 
 #[cfg(test)]

@@ -1,28 +1,25 @@
-//! QEMU's monitor: JSON lines on a socket. Source: QEMU, docs/interop/qmp-spec.txt.
+//! QEMU's monitor: JSON lines on a connection. Source: QEMU, docs/interop/qmp-spec.txt.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::boot::channel::Stream;
 
 /// No answer that is asked for here is longer.
 const LONGEST_LINE: u64 = 4 << 20;
 
 /// A connection to the monitor of one machine.
 #[derive(Debug)]
-pub(crate) struct Qmp {
-    stream: BufReader<UnixStream>,
+pub(crate) struct Qmp<S = Stream> {
+    stream: BufReader<S>,
     /// What happened to the machine, by name, with the reason that QEMU gives.
     events: Vec<(String, String)>,
 }
 
-impl Qmp {
-    /// Connects to a machine that listens there. An answer that takes longer than `patience` is a failure.
-    pub(crate) fn connect(socket: &Path, patience: Duration) -> Result<Self, String> {
-        let stream = UnixStream::connect(socket).map_err(|error| error.to_string())?;
-        stream.set_read_timeout(Some(patience)).map_err(|error| error.to_string())?;
+impl<S: Read + Write> Qmp<S> {
+    /// Takes a connection whose other end greets as a monitor does.
+    pub(crate) fn open(stream: S) -> Result<Self, String> {
         let mut qmp = Self { stream: BufReader::new(stream), events: Vec::new() };
         let greeting = qmp.read()?;
         if greeting.get("QMP").is_none() {
@@ -30,6 +27,18 @@ impl Qmp {
         }
         qmp.ask("qmp_capabilities", json!({}))?;
         Ok(qmp)
+    }
+
+    /// Says whether the other end has a character device with this label.
+    pub(crate) fn knows(&mut self, label: &str) -> Result<bool, String> {
+        Ok(self.character_device(label)?.is_some())
+    }
+
+    /// What it says of its character device with this label: for a socket, how it is connected. `None` where it has no such one.
+    pub(crate) fn character_device(&mut self, label: &str) -> Result<Option<String>, String> {
+        let devices = self.ask("query-chardev", json!({}))?;
+        let device = devices.as_array().and_then(|all| all.iter().find(|device| device["label"] == label));
+        Ok(device.map(|device| device["filename"].as_str().unwrap_or_default().to_owned()))
     }
 
     /// Runs a command and returns its answer. Events that come meanwhile are kept.
@@ -69,32 +78,37 @@ impl Qmp {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-    use std::thread;
+    use std::io::Cursor;
 
     use super::*;
 
     /// A monitor that says what is given, whatever it is asked.
-    fn monitor(lines: &'static str) -> Result<(Qmp, UnixStream), String> {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("s");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let talk = thread::spawn(move || {
-            let mut stream = listener.accept().unwrap().0;
-            stream.write_all(lines.as_bytes()).unwrap();
-            stream.shutdown(std::net::Shutdown::Write).unwrap();
-            stream
-        });
-        let qmp = Qmp::connect(&socket, Duration::from_secs(5));
-        // Its end stays open, so that it can be asked.
-        let stream = talk.join().unwrap();
-        qmp.map(|qmp| (qmp, stream))
+    struct Monitor(Cursor<&'static [u8]>);
+
+    impl Read for Monitor {
+        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+            self.0.read(buf)
+        }
+    }
+
+    impl Write for Monitor {
+        fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+            Ok(buf.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn monitor(lines: &'static str) -> Result<Qmp<Monitor>, String> {
+        Qmp::open(Monitor(Cursor::new(lines.as_bytes())))
     }
 
     #[test]
     fn answers_are_told_from_events_and_errors() {
         let lines = "{\"QMP\": {}}\n{\"return\": {}}\n{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-reset\"}}\n{\"return\": 5}\n{\"error\": {\"desc\": \"no\"}}\n";
-        let (mut qmp, _open) = monitor(lines).unwrap();
+        let mut qmp = monitor(lines).unwrap();
         assert_eq!(qmp.ask("one", json!({})), Ok(json!(5)));
         assert_eq!(qmp.reason_of("SHUTDOWN"), Some("guest-reset"));
         assert_eq!(qmp.reason_of("RESET"), None);
@@ -106,5 +120,15 @@ mod tests {
         assert!(monitor("SSH-2.0\n").is_err());
         assert!(monitor("{}\n").is_err());
         assert!(monitor("").is_err());
+    }
+
+    #[test]
+    fn a_monitor_knows_its_own_character_devices() {
+        let lines = "{\"QMP\": {}}\n{\"return\": {}}\n{\"return\": [{\"label\": \"a\", \"filename\": \"tcp:1\"}, {\"label\": \"b\"}]}\n{\"return\": [{\"label\": \"a\"}]}\n{\"return\": {}}\n";
+        let mut qmp = monitor(lines).unwrap();
+        assert_eq!(qmp.character_device("a"), Ok(Some("tcp:1".into())));
+        assert_eq!(qmp.knows("b"), Ok(false));
+        assert_eq!(qmp.knows("a"), Ok(false), "it is no list");
+        assert!(qmp.knows("a").is_err());
     }
 }

@@ -67,6 +67,11 @@ impl Tested<'_> {
     }
 }
 
+/// The name of a file for what is told of a device whose path has none, as on Windows (`\\.\PhysicalDrive1`, `\\.\E:`).
+fn name_of_device(path: &str) -> String {
+    path.rsplit(['/', '\\']).next().unwrap_or_default().replace(':', "")
+}
+
 /// The last lines of a text that are not empty.
 fn ends(text: &str) -> Vec<String> {
     let lines: Vec<_> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect();
@@ -87,7 +92,10 @@ impl Place {
             Ok(found) if found.is_file() => name.path.parent().map(Path::to_owned).unwrap_or_default(),
             _ => PathBuf::new(),
         };
-        let file = name.path.file_name().unwrap_or(name.path.as_os_str()).to_string_lossy().into_owned();
+        let file = match name.path.file_name() {
+            Some(file) => file.to_string_lossy().into_owned(),
+            None => name_of_device(&name.path.to_string_lossy()),
+        };
         let part = match (generation, &name.generation) {
             (Some(number), _) => format!("-{number}"),
             (None, Some(snapshot)) => {
@@ -153,5 +161,7 @@ mod tests {
         assert_eq!(hostile.report(), Path::new("out/a.hik.boot-______x.json"));
         let device = ImageName { path: "/dev/null".into(), generation: None };
         assert_eq!(Place::new(&device, None, None).report(), Path::new("null.boot.json"));
+        assert_eq!(name_of_device(r"\\.\PhysicalDrive1"), "PhysicalDrive1");
+        assert_eq!(name_of_device(r"\\.\E:"), "E");
     }
 }

@@ -8,6 +8,8 @@ use imgfmt::startup::chain::{Chain, Severity, Verdict};
 use imgfmt::startup::examine;
 use imgfmt::{Disk, Result};
 
+use crate::boot::programs;
+
 /// What starts a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Firmware {
@@ -95,22 +97,11 @@ pub(crate) struct Ovmf {
     pub(crate) variables: PathBuf,
 }
 
-/// Where distributions put them: Debian and Ubuntu, Fedora, Arch, openSUSE, and QEMU's own.
-const OVMF_PLACES: [(&str, &str); 7] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
-    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
-    ("/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"),
-    ("/usr/share/qemu/edk2-x86_64-code.fd", "/usr/share/qemu/edk2-i386-vars.fd"),
-    ("/opt/homebrew/share/qemu/edk2-x86_64-code.fd", "/opt/homebrew/share/qemu/edk2-i386-vars.fd"),
-];
-
-/// Finds OVMF.
-pub(crate) fn find_ovmf() -> Option<Ovmf> {
-    let mut places = OVMF_PLACES.iter().map(|(code, variables)| (Path::new(code), Path::new(variables)));
-    let (code, variables) = places.find(|(code, variables)| code.is_file() && variables.is_file())?;
-    Some(Ovmf { code: code.into(), variables: variables.into() })
+/// Finds OVMF for this QEMU.
+pub(crate) fn find_ovmf(qemu: &Path) -> Option<Ovmf> {
+    let places = programs::ovmf_places(qemu);
+    let (code, variables) = places.into_iter().find(|(code, variables)| code.is_file() && variables.is_file())?;
+    Some(Ovmf { code, variables })
 }
 
 #[cfg(test)]

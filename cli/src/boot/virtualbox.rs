@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::boot::machine::{Bus, Options, has_desktop};
+use crate::boot::desktop::has_desktop;
+use crate::boot::machine::{Bus, Options};
+use crate::boot::programs;
 use crate::boot::start::Firmware;
 use crate::exit::Failure;
 
+/// What is typed to start its program.
 const PROGRAM: &str = "VBoxManage";
 
 /// The commands that make, register and start a machine, each without the program's name.
@@ -84,7 +87,7 @@ fn can_write(disk: &Path) -> bool {
 
 /// Says whether VirtualBox is installed.
 pub(crate) fn is_installed() -> bool {
-    Command::new(PROGRAM)
+    Command::new(programs::virtualbox())
         .arg("--version")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -94,8 +97,9 @@ pub(crate) fn is_installed() -> bool {
 
 /// Runs the commands. One that fails ends it, and what is left to do is said.
 pub(crate) fn run(commands: &[Vec<String>]) -> Result<(), Failure> {
+    let program = programs::virtualbox();
     for (done, arguments) in commands.iter().enumerate() {
-        let ran = Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output();
+        let ran = Command::new(&program).args(arguments).stdin(Stdio::null()).output();
         let ran = ran.map_err(|error| Failure::Failed(format!("cannot start {PROGRAM}: {error}")))?;
         if !ran.status.success() {
             let left: Vec<_> = commands.iter().skip(done).map(|arguments| line(arguments)).collect();
@@ -108,20 +112,6 @@ pub(crate) fn run(commands: &[Vec<String>]) -> Result<(), Failure> {
 
 /// A command as it is typed into a shell.
 pub(crate) fn line(arguments: &[String]) -> String {
-    let plain =
-        |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:@,=+".contains(c));
-    let quoted = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) };
-    let words: Vec<_> = arguments.iter().map(quoted).collect();
+    let words: Vec<_> = arguments.iter().map(|word| programs::quoted(word)).collect();
     format!("{PROGRAM} {}", words.join(" "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_for_the_shell() {
-        let arguments = ["createvm", "it's me", "", "/mnt/latest/disk.vmdk"].map(str::to_owned);
-        assert_eq!(line(&arguments), r"VBoxManage createvm 'it'\''s me' '' /mnt/latest/disk.vmdk");
-    }
 }

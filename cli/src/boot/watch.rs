@@ -1,7 +1,7 @@
 //! A machine without a display, watched until it is clear whether it boots.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 use imgfmt::engine::Cancel;
 use serde_json::json;
 
-use crate::boot::agent::{self, Agent};
+use crate::boot::agent::Agent;
+use crate::boot::doors::Doors;
 use crate::boot::evidence::{Decision, Look, ScreenText, Watch};
-use crate::boot::machine::drive;
 use crate::boot::phrases::Reading;
+use crate::boot::process::Tie;
+use crate::boot::programs::{tesseract, told};
 use crate::boot::qmp::Qmp;
 use crate::boot::screen::{self, CURSOR, Picture, TEXT_LEN, TEXT_MEMORY};
 use crate::exit::Failure;
 
 /// Time between two looks at the screen.
 const PERIOD: Duration = Duration::from_millis(500);
-/// How long QEMU may take to answer. A busy machine can be slow.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Text of QEMU's own complaints that is kept.
 const COMPLAINTS: u64 = 4096;
 
@@ -42,18 +42,22 @@ pub(crate) struct Seen {
 /// A running machine; it ends with this value.
 struct Running {
     child: Child,
+    tie: Tie,
     qmp: Option<Qmp>,
-    folder: std::path::PathBuf,
+    /// Takes pictures and the like.
+    folder: PathBuf,
     /// The last picture whose text was recognised, which takes long: it is not done again while the picture stands still.
     recognised: Option<(Picture, Option<ScreenText>)>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Asked first, so that it lets its disk go in order.
-        let asked = self.qmp.as_mut().is_some_and(|qmp| qmp.ask("quit", json!({})).is_ok());
+        // Asked first, so that it lets its disk go in order. The answer may get lost where it is quick.
+        if let Some(qmp) = &mut self.qmp {
+            let _ = qmp.ask("quit", json!({}));
+        }
         let start = Instant::now();
-        while asked && start.elapsed() < Duration::from_secs(5) {
+        while self.qmp.is_some() && start.elapsed() < Duration::from_secs(5) {
             if matches!(self.child.try_wait(), Ok(Some(_))) {
                 return;
             }
@@ -72,8 +76,7 @@ pub(crate) fn watch(
     folder: &Path,
     cancel: &Cancel,
 ) -> Result<Seen, Failure> {
-    let (mut running, serial) = start(command, folder)?;
-    let mut agent = Agent::connect(&folder.join("agent")).ok();
+    let (mut running, mut agent, serial) = start(command, folder)?;
     let mut watch = Watch::new(expected);
     let begun = Instant::now();
     ask(&mut running, "cont", json!({}))?;
@@ -136,7 +139,7 @@ pub(crate) fn watch(
             at: begun.elapsed(),
             changed: last.as_ref().is_none_or(|last| last.differences(&current) > CURSOR),
             blank: current.is_blank(),
-            processor: processor_time(running.child.id()),
+            processor: running.tie.processor_time(),
             paging: has_paging(&mut running),
             read,
         };
@@ -159,21 +162,18 @@ pub(crate) fn watch(
     Ok(Seen { decision, took, serial: watch.serial(), screen: text, picture })
 }
 
-fn start(mut command: Command, folder: &Path) -> Result<(Running, Receiver<Vec<u8>>), Failure> {
-    let (monitor, agent) = (folder.join("monitor"), folder.join("agent"));
+/// A machine, the port of its agent, and what it says on its serial port.
+type Started = (Running, Option<Agent>, Receiver<Vec<u8>>);
+
+fn start(mut command: Command, folder: &Path) -> Result<Started, Failure> {
+    let mut doors = Doors::open(folder)?;
     // Stopped until everything is connected; a restart or the end of the guest stops it again, with an event that says which.
     command.args(["-S", "-display", "none", "-no-reboot", "-no-shutdown"]);
     command.args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
-    command.arg("-qmp").arg(drive_like("unix:", &monitor, ",server=on,wait=off"));
-    command.arg("-chardev").arg(drive_like("socket,id=agent,server=on,wait=off,path=", &agent, ""));
-    command.args([
-        "-device",
-        "virtio-serial",
-        "-device",
-        &format!("virtserialport,chardev=agent,name={}", agent::PORT),
-    ]);
+    command.args(doors.arguments()?);
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.map_err(|error| Failure::Failed(format!("cannot start QEMU: {error}")))?;
+    let tie = Tie::of(&child);
     let (heard, serial) = channel();
     let (out, complaints) = (child.stdout.take(), child.stderr.take());
     std::thread::spawn(move || {
@@ -194,31 +194,26 @@ fn start(mut command: Command, folder: &Path) -> Result<(Running, Receiver<Vec<u
         }
         text
     });
-    let begun = Instant::now();
-    let mut running = Running { child, qmp: None, folder: folder.to_owned(), recognised: None };
-    while running.qmp.is_none() {
+    let mut running = Running { child, tie, qmp: None, folder: folder.to_owned(), recognised: None };
+    loop {
         if let Ok(Some(status)) = running.child.try_wait() {
             let text = complaints.join().unwrap_or_default();
             return Err(Failure::Failed(format!("QEMU does not start ({status}): {}", text.trim())));
         }
-        match Qmp::connect(&monitor, PATIENCE) {
-            Ok(qmp) => running.qmp = Some(qmp),
-            Err(error) if begun.elapsed() > PATIENCE => {
-                return Err(Failure::Failed(format!(
-                    "QEMU's monitor cannot be reached at {}: {error}",
-                    monitor.display()
-                )));
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        if let Some((qmp, agent)) = doors.wait(Duration::from_millis(20))? {
+            running.qmp = Some(qmp);
+            return Ok((running, agent, serial));
         }
     }
-    Ok((running, serial))
 }
 
-fn drive_like(before: &str, path: &Path, behind: &str) -> std::ffi::OsString {
-    let mut value = drive(before, path);
-    value.push(behind);
-    value
+impl Running {
+    /// A file in the folder, and how QEMU is told of it.
+    fn file(&self, name: &str) -> (PathBuf, String) {
+        let path = self.folder.join(name);
+        let told = told(&path.to_string_lossy());
+        (path, told)
+    }
 }
 
 fn ask(running: &mut Running, command: &str, arguments: serde_json::Value) -> Result<serde_json::Value, Failure> {
@@ -227,15 +222,15 @@ fn ask(running: &mut Running, command: &str, arguments: serde_json::Value) -> Re
 }
 
 fn take_picture(running: &mut Running) -> Option<Picture> {
-    let file = running.folder.join("picture.ppm");
-    ask(running, "screendump", json!({"filename": file})).ok()?;
+    let (file, told) = running.file("picture.ppm");
+    ask(running, "screendump", json!({"filename": told})).ok()?;
     Picture::parse(&std::fs::read(file).ok()?)
 }
 
 /// The screen as a PNG file; QEMU writes those since 7.1.
 fn png(running: &mut Running) -> Option<Vec<u8>> {
-    let file = running.folder.join("picture.png");
-    ask(running, "screendump", json!({"filename": file, "format": "png"})).ok()?;
+    let (file, told) = running.file("picture.png");
+    ask(running, "screendump", json!({"filename": told, "format": "png"})).ok()?;
     std::fs::read(file).ok()
 }
 
@@ -256,8 +251,8 @@ fn has_paging(running: &mut Running) -> bool {
 /// The text of the screen: from the guest's memory in a text mode, else by tesseract where that is installed.
 fn read_text(running: &mut Running, picture: &Picture) -> Option<ScreenText> {
     if picture.may_be_text() {
-        let file = running.folder.join("text");
-        ask(running, "pmemsave", json!({"val": TEXT_MEMORY, "size": TEXT_LEN, "filename": file})).ok()?;
+        let (file, told) = running.file("text");
+        ask(running, "pmemsave", json!({"val": TEXT_MEMORY, "size": TEXT_LEN, "filename": told})).ok()?;
         if let Some(lines) = screen::text(&std::fs::read(file).ok()?) {
             return Some(ScreenText { text: lines.join("\n"), reading: Reading::Exact });
         }
@@ -275,24 +270,10 @@ fn read_text(running: &mut Running, picture: &Picture) -> Option<ScreenText> {
 /// What tesseract reads from the screen; `None` where it is not installed or sees nothing.
 fn recognise(running: &mut Running) -> Option<ScreenText> {
     png(running)?;
-    let mut tesseract = Command::new("tesseract");
+    let mut tesseract = Command::new(tesseract());
     // One thread: the guest needs the processor too.
     tesseract.arg(running.folder.join("picture.png")).args(["-", "--psm", "6"]).env("OMP_THREAD_LIMIT", "1");
     let ran = tesseract.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&ran.stdout).into_owned();
     (ran.status.success() && !text.trim().is_empty()).then_some(ScreenText { text, reading: Reading::Recognised })
-}
-
-/// Time that the threads of a process have run or waited for a processor so far: on a busy machine a guest that works hard runs little, but waits. `None` where
-/// there is no Linux that counts this. Source: Linux, Documentation/scheduler/sched-stats.rst, the first two fields of `/proc/PID/schedstat`.
-fn processor_time(process: u32) -> Option<Duration> {
-    let mut sum = Duration::ZERO;
-    for task in std::fs::read_dir(format!("/proc/{process}/task")).ok()? {
-        // A thread that has just ended counts no more.
-        let Ok(text) = std::fs::read_to_string(task.ok()?.path().join("schedstat")) else { continue };
-        let mut fields = text.split_whitespace().map(str::parse::<u64>);
-        let (ran, waited) = (fields.next()?.ok()?, fields.next()?.ok()?);
-        sum = sum.saturating_add(Duration::from_nanos(ran)).saturating_add(Duration::from_nanos(waited));
-    }
-    Some(sum)
 }

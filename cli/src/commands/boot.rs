@@ -14,8 +14,11 @@ use serve::ServedDisk;
 use crate::ahead::{Ahead, show};
 use crate::any_disk::AnyDisk;
 use crate::boot::contents;
+use crate::boot::desktop::has_desktop;
 use crate::boot::evidence::{Decision, Evidence, Outcome};
-use crate::boot::machine::{Bus, Options, Qemu, has_desktop, sets_display, usual_bus};
+use crate::boot::machine::{Bus, Options, Qemu, sets_display, usual_bus};
+use crate::boot::process::Tie;
+use crate::boot::programs;
 use crate::boot::report::{self, Place, Tested};
 use crate::boot::served::Served;
 use crate::boot::start::{Firmware, Found, Start, find_start};
@@ -139,7 +142,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         return in_virtualbox(&name, &disk, &options);
     }
     let folder = private_folder()?;
-    let qemu = Qemu::find(folder.path())?;
+    let qemu = Qemu::find(firmware, folder.path())?;
+    let accelerator = qemu.accelerator.name;
     let overlay = arguments.overlay.as_deref().map(|file| disk.open_overlay(file)).transpose()?;
     let counter = Counter::of(disk.image.clone());
     // Firmware and boot loaders read one piece after the other and wait for each.
@@ -164,7 +168,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             "hikae: {} starts by {firmware}: {}; {}, {} s at most",
             disk.what,
             printable(&found.why),
-            qemu.accelerator(),
+            accelerator,
             arguments.limit.as_secs()
         );
         let seen = watch(command, arguments.expect.clone(), arguments.limit, folder.path(), &cancel)?;
@@ -173,16 +177,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
             arguments,
             &name,
             &disk,
-            &Tested {
-                seen: &seen,
-                options: &options,
-                found: &found,
-                accelerator: qemu.accelerator(),
-                counts: counter.counts(),
-            },
+            &Tested { seen: &seen, options: &options, found: &found, accelerator, counts: counter.counts() },
         );
     }
-    eprintln!("hikae: {} starts by {firmware}: {}; {}", disk.what, printable(&found.why), qemu.accelerator());
+    eprintln!("hikae: {} starts by {firmware}: {}; {accelerator}", disk.what, printable(&found.why));
     match &arguments.overlay {
         Some(file) => eprintln!("hikae: what the guest writes goes to {}", printable(&file.display().to_string())),
         None => eprintln!("hikae: what the guest writes is thrown away at the end; --overlay FILE keeps it"),
@@ -198,16 +196,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     command.args(&options.more);
     // Ctrl-C ends QEMU, which is in the same terminal; this process stays to clean up behind it.
     let _ = ctrlc::set_handler(|| {});
-    let status = command.status().map_err(|error| Failure::Failed(format!("cannot start QEMU: {error}")))?;
+    let cannot = |error| Failure::Failed(format!("cannot start QEMU: {error}"));
+    let mut machine = command.spawn().map_err(cannot)?;
+    let _tied = Tie::of(&machine);
+    let status = machine.wait().map_err(cannot)?;
     served.finish()?;
     if status.success() { Ok(DONE) } else { Err(Failure::Failed(format!("QEMU ended: {status}"))) }
 }
 
 fn private_folder() -> Result<tempfile::TempDir, Failure> {
-    let folder = tempfile::Builder::new().prefix("hikae-boot.").tempdir();
-    folder.map_err(|error| {
-        Failure::Failed(format!("cannot make a folder for the machine's sockets: {error}; TMPDIR names another place"))
-    })
+    let cannot = |why: &str| {
+        Failure::Failed(format!(
+            "cannot make a folder for the machine: {why}; {} names another place",
+            programs::TEMPORARY
+        ))
+    };
+    let folder =
+        tempfile::Builder::new().prefix("hikae-boot.").tempdir().map_err(|error| cannot(&error.to_string()))?;
+    // The monitor is told of files in Unicode.
+    match folder.path().to_str() {
+        Some(_) => Ok(folder),
+        None => Err(cannot("its path is no Unicode")),
+    }
 }
 
 /// Tells what a test found: on stdout, beside the image, and in the image's verdicts.
@@ -311,7 +321,7 @@ fn in_virtualbox(name: &ImageName, disk: &AnyDisk, options: &Options) -> Result<
             name.path.display()
         )));
     }
-    let path = std::fs::canonicalize(&name.path)
+    let path = programs::attachable(&name.path)
         .map_err(|error| Failure::Failed(format!("cannot find {}: {error}", name.path.display())))?;
     let machine = format!("hikae {}", jiff::Zoned::now().strftime("%Y-%m-%d %H.%M.%S"));
     let commands = virtualbox::commands(&machine, &path, options);
@@ -334,7 +344,9 @@ fn in_virtualbox(name: &ImageName, disk: &AnyDisk, options: &Options) -> Result<
 /// VirtualBox attaches files, so a hikae image is mounted first.
 fn attach_a_view(name: &ImageName) -> Failure {
     Failure::WrongUse(format!(
-        "VirtualBox attaches files: mount the disk first (hikae mount {name} DIR), then start its view there (hikae boot --vm virtualbox DIR/disk.vdi); \
-         a whole image has those of its newest generation in DIR/latest"
+        "VirtualBox attaches files: mount the disk first (hikae mount {name} {mount}), then start its view there (hikae boot --vm virtualbox {disk}); \
+         a whole image has those of its newest generation in the folder latest there",
+        mount = programs::MOUNT_POINT,
+        disk = programs::DISK_OF_A_MOUNT
     ))
 }

@@ -10,6 +10,7 @@
 mod boot;
 mod boot_systems;
 mod boot_test;
+mod boot_under_wine;
 mod compare;
 mod completions;
 mod cost;
