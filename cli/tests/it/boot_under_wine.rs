@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::boot::{SAMPLES, tiny};
+use crate::boot_test::bios_speaks_to;
 use crate::machine::{HIKAE, Ran, hikae, program, run, shell, sparse_file, text, wait_until};
 
 /// What stands in for the programs of Windows.
@@ -176,12 +177,15 @@ fn killed_hard_on_windows_it_takes_the_machine_with_it() {
     let tested = ["boot", "--test", "--memory", "32M", "--firmware", "bios", "--limit", "100s", "disk.img", "--"];
     for (arguments, kind) in [(&plain[..], "plain"), (&tested, "tested")] {
         let word = format!("{kind}-{}", folder.file_name().unwrap().display());
-        let mut hikae = windows(folder, &path, &[arguments, &["-name", &word]].concat())
+        let (says, said) = bios_speaks_to(&folder.join(kind));
+        let says = says.each_ref().map(String::as_str);
+        let mut hikae = windows(folder, &path, &[arguments, &["-name", &word], &says].concat())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        wait_until("the machine runs", || !machines(&word).is_empty());
+        wait_until("the machine runs", said);
+        assert_eq!(machines(&word).len(), 1);
         hikae.kill().unwrap();
         hikae.wait().unwrap();
         wait_until("the machine is gone", || machines(&word).is_empty());
