@@ -4,7 +4,7 @@
 pub(super) const MEDIUM_ERRORS: &[i32] = &[
     // ERROR_CRC: the sector's own checksum, or the disk's report that it cannot be read.
     23, // ERROR_SEEK, ERROR_SECTOR_NOT_FOUND, ERROR_READ_FAULT, ERROR_GEN_FAILURE.
-    25, 27, 30, 31, // ERROR_SEM_TIMEOUT: a disk behind USB that tried for too long.
+    25, 27, 30, 31,  // ERROR_SEM_TIMEOUT: a disk behind USB that tried for too long.
     121, // ERROR_DEVICE_HARDWARE_ERROR.
     483, // ERROR_IO_DEVICE, ERROR_DISK_OPERATION_FAILED.
     1117, 1127,
