@@ -1,13 +1,9 @@
 //! `dokan2.dll`, found and asked for its version.
 
-use std::ffi::{CStr, c_void};
-use std::os::windows::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::ffi::c_void;
+use std::path::PathBuf;
 
-use windows_sys::Win32::Foundation::{FreeLibrary, HMODULE};
-use windows_sys::Win32::System::LibraryLoader::{
-    GetProcAddress, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR, LOAD_LIBRARY_SEARCH_SYSTEM32, LoadLibraryExW,
-};
+use libloading::os::windows::{LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR, LOAD_LIBRARY_SEARCH_SYSTEM32, Library as Module};
 
 use crate::dokan::mount::MountError;
 use crate::layout::{Callbacks, FileInfo, Options, VERSIONS};
@@ -28,7 +24,6 @@ type ResetTimeout = unsafe extern "system" fn(u32, *mut FileInfo) -> i32;
 /// The library and its functions, as long as this lives.
 #[derive(Debug)]
 pub(super) struct Library {
-    module: HMODULE,
     /// What `DokanVersion` says: 230 is 2.3.0.
     pub(super) version: u32,
     pub(super) create_file_system: CreateFileSystem,
@@ -37,22 +32,17 @@ pub(super) struct Library {
     pub(super) remove_mount_point: RemoveMountPoint,
     pub(super) reset_timeout: ResetTimeout,
     shutdown: Notice,
+    /// Goes last: everything above is in it.
+    _module: Module,
 }
-
-// SAFETY: a module's handle and its functions are the process's, not a thread's.
-unsafe impl Send for Library {}
-// SAFETY: as above; Dokan's functions may be called by any thread.
-unsafe impl Sync for Library {}
 
 impl Library {
     /// Finds the library and checks its version and the driver's.
     pub(super) fn load() -> Result<Self, MountError> {
         let module = find().ok_or(MountError::NoLibrary)?;
-        // The module is freed wherever this fails.
-        let module = Module(module);
         // SAFETY: both names are functions of this type in every version of Dokan 2.
         let (version, driver_version): (Option<Version>, Option<Version>) =
-            unsafe { (function(module.0, c"DokanVersion"), function(module.0, c"DokanDriverVersion")) };
+            unsafe { (function(&module, "DokanVersion"), function(&module, "DokanDriverVersion")) };
         let (Some(version), Some(driver_version)) = (version, driver_version) else {
             return Err(MountError::WrongVersion(0));
         };
@@ -68,20 +58,19 @@ impl Library {
         let missing = || MountError::WrongVersion(found);
         // SAFETY: the functions have these types in all versions that `VERSIONS` has.
         let (init, library) = unsafe {
-            let init: Notice = function(module.0, c"DokanInit").ok_or_else(missing)?;
+            let init: Notice = function(&module, "DokanInit").ok_or_else(missing)?;
             let library = Self {
-                module: module.0,
                 version: found,
-                create_file_system: function(module.0, c"DokanCreateFileSystem").ok_or_else(missing)?,
-                wait_for_file_system_closed: function(module.0, c"DokanWaitForFileSystemClosed").ok_or_else(missing)?,
-                close_handle: function(module.0, c"DokanCloseHandle").ok_or_else(missing)?,
-                remove_mount_point: function(module.0, c"DokanRemoveMountPoint").ok_or_else(missing)?,
-                reset_timeout: function(module.0, c"DokanResetTimeout").ok_or_else(missing)?,
-                shutdown: function(module.0, c"DokanShutdown").ok_or_else(missing)?,
+                create_file_system: function(&module, "DokanCreateFileSystem").ok_or_else(missing)?,
+                wait_for_file_system_closed: function(&module, "DokanWaitForFileSystemClosed").ok_or_else(missing)?,
+                close_handle: function(&module, "DokanCloseHandle").ok_or_else(missing)?,
+                remove_mount_point: function(&module, "DokanRemoveMountPoint").ok_or_else(missing)?,
+                reset_timeout: function(&module, "DokanResetTimeout").ok_or_else(missing)?,
+                shutdown: function(&module, "DokanShutdown").ok_or_else(missing)?,
+                _module: module,
             };
             (init, library)
         };
-        std::mem::forget(module);
         // SAFETY: once before anything else; `Drop` has the call that belongs to it.
         unsafe { init() };
         Ok(library)
@@ -91,38 +80,23 @@ impl Library {
 impl Drop for Library {
     fn drop(&mut self) {
         // SAFETY: `init` was called once, every drive was closed before the library goes, and nothing of the library is used behind this.
-        unsafe {
-            (self.shutdown)();
-            FreeLibrary(self.module);
-        }
-    }
-}
-
-/// A loaded module that is freed if nobody keeps it.
-struct Module(HMODULE);
-
-impl Drop for Module {
-    fn drop(&mut self) {
-        // SAFETY: it was loaded by us and nothing of it is in use.
-        unsafe { FreeLibrary(self.0) };
+        unsafe { (self.shutdown)() };
     }
 }
 
 /// Loads the library from where Dokan's installer puts it.
-fn find() -> Option<HMODULE> {
-    let system = load(Path::new(NAME), LOAD_LIBRARY_SEARCH_SYSTEM32);
+fn find() -> Option<Module> {
+    let system = load(NAME.into(), LOAD_LIBRARY_SEARCH_SYSTEM32);
     system.or_else(|| {
         let folder = PathBuf::from(std::env::var_os(FOLDER_VARIABLE)?);
         let place = LOAD_LIBRARY_SEARCH_SYSTEM32 | LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR;
-        folder.is_absolute().then(|| load(&folder.join(NAME), place)).flatten()
+        folder.is_absolute().then(|| load(folder.join(NAME), place)).flatten()
     })
 }
 
-fn load(path: &Path, flags: u32) -> Option<HMODULE> {
-    let path: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
-    // SAFETY: the path ends with a NUL. Running the code of Dokan's library is what the user asked for.
-    let module = unsafe { LoadLibraryExW(path.as_ptr(), std::ptr::null_mut(), flags) };
-    (!module.is_null()).then_some(module)
+fn load(path: PathBuf, flags: u32) -> Option<Module> {
+    // SAFETY: running the code of Dokan's library is what the user asked for.
+    unsafe { Module::load_with_flags(path, flags) }.ok()
 }
 
 /// A function of a module.
@@ -130,10 +104,7 @@ fn load(path: &Path, flags: u32) -> Option<HMODULE> {
 /// # Safety
 ///
 /// `F` must be the type of the function with this name.
-unsafe fn function<F: Copy>(module: HMODULE, name: &CStr) -> Option<F> {
-    const { assert!(size_of::<F>() == size_of::<usize>()) };
-    // SAFETY: the name ends with a NUL.
-    let found = unsafe { GetProcAddress(module, name.as_ptr().cast()) }?;
-    // SAFETY: a function pointer, of the type that the caller vouches for and of its size.
-    Some(unsafe { std::mem::transmute_copy(&found) })
+unsafe fn function<F: Copy>(module: &Module, name: &str) -> Option<F> {
+    // SAFETY: the caller vouches for the type.
+    unsafe { module.get::<F>(name.as_bytes()) }.ok().map(|function| *function)
 }
