@@ -1,5 +1,6 @@
 //! Opening what a user names as a disk and is no hikae image: a virtual disk file, a raw file or a block device, with its identity and its guards.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -129,6 +130,11 @@ impl Readable {
             .map(|volume| format!("there are no shadow copies of {volume}, so it may have changed while it was read"))
             .chain(copies.warnings.iter().cloned())
             .collect()
+    }
+
+    /// The bytes where the system wrote out all metadata first.
+    pub(crate) fn flushed(&self) -> Vec<Range<u64>> {
+        self.copies.iter().flat_map(|copies| &copies.copies).map(|copy| copy.range.clone()).collect()
     }
 
     /// The source was read, and nothing of it is needed any more.

@@ -146,7 +146,7 @@ pub fn capture(
     }
     run.progress.begin("planning", 0);
     let mut timings = Timings::default();
-    let mut plan = timed(&mut timings.plan, || plan::plan(&source.disk, options.plan))?;
+    let mut plan = timed(&mut timings.plan, || plan::plan(&source.disk, &options.plan))?;
     let mut writer = timed(&mut timings.open, || ImageWriter::open(store, options.writer.clone()))?;
     let image_warnings = writer.image().warnings().to_vec();
     let previous = latest(&writer);

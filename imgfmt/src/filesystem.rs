@@ -84,6 +84,12 @@ pub trait UsedBlocks: Send + Sync {
     /// each a phrase such as "the dirty flag is set". Empty where there are none.
     fn doubts(&self) -> Result<Vec<String>>;
 
+    /// The doubts that are left where the system wrote out all metadata and held further writes back while the copy was made that is read here (a
+    /// shadow copy): then a journal that is not replayed says nothing against the map.
+    fn doubts_of_a_flushed_copy(&self) -> Result<Vec<String>> {
+        self.doubts()
+    }
+
     /// Every byte of the partition that the allocation map calls used, and every byte that the map does not govern (boot
     /// areas, backup boot sectors, the rest of the partition behind the last block). Never less than the truth.
     fn allocated(&self) -> Result<RangeSet>;

@@ -51,7 +51,7 @@ pub(crate) fn capture_in_stages(threads: usize, level: i32, source: &Path, image
 /// Writes the runs that a capture of `disk` reads to `out`, for the limit. Returns their bytes.
 pub(crate) fn write_ranges(disk: &Path, out: &Path) -> u64 {
     let source: Arc<dyn Disk> = Arc::new(FileDisk::open(disk, 512).unwrap());
-    let plan = plan(&source, PlanOptions::default()).unwrap();
+    let plan = plan(&source, &PlanOptions::default()).unwrap();
     let planned = PlannedDisk::new(source, &plan.unwanted, &plan.elided);
     let (mut text, mut at, mut sum) = (String::new(), 0, 0);
     while at < planned.len() {

@@ -57,7 +57,7 @@ impl Checked {
 
 /// Walks the metadata of each filesystem that hikae reads.
 pub(crate) fn check(disk: &Arc<dyn Disk>) -> Result<Vec<Checked>> {
-    let plan = plan(disk, PlanOptions::default())?;
+    let plan = plan(disk, &PlanOptions::default())?;
     let mut checked = Vec::new();
     for kept in &plan.partitions {
         let slice: Arc<dyn Disk> = Arc::new(Slice::open(Arc::clone(disk), kept.partition.range.clone())?);

@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         }
     };
     if arguments.dry_run {
-        let plan = plan(&source.disk, options.plan)?;
+        let plan = plan(&source.disk, &options.plan)?;
         show_plan(&source, &plan, arguments.json);
         return Ok(DONE);
     }
@@ -117,8 +117,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     };
     readable.prepare(&mut source)?;
     options.warnings = readable.warnings();
+    options.plan.flushed = readable.flushed();
     if !arguments.ignore_space {
-        guard_space(&source, &*store, options.plan)?;
+        guard_space(&source, &*store, &options.plan)?;
     }
     let captured = with_progress(arguments.threads, |run| Ok(capture(&source, Arc::clone(&store), &options, run)?));
     let captured = captured.map_err(|failure| {
@@ -146,7 +147,7 @@ fn options(arguments: &Arguments) -> Result<CaptureOptions, Failure> {
         )));
     }
     Ok(CaptureOptions {
-        plan: PlanOptions { all_blocks: arguments.all_blocks, keep_swap: arguments.keep_swap },
+        plan: PlanOptions { all_blocks: arguments.all_blocks, keep_swap: arguments.keep_swap, flushed: Vec::new() },
         writer: WriterOptions {
             chunk_log2,
             pack_size: arguments.pack_size.unwrap_or(DEFAULT_PACK_SIZE),
@@ -161,7 +162,7 @@ fn options(arguments: &Arguments) -> Result<CaptureOptions, Failure> {
 }
 
 /// Refuses a first capture that would not fit even when it is compressed well. Later ones store only what changed, which nobody knows before.
-fn guard_space(source: &CaptureSource, store: &dyn PackStore, options: PlanOptions) -> Result<(), Failure> {
+fn guard_space(source: &CaptureSource, store: &dyn PackStore, options: &PlanOptions) -> Result<(), Failure> {
     if !store.list()?.is_empty() {
         return Ok(());
     }

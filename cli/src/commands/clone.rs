@@ -147,8 +147,9 @@ fn open(arguments: &Arguments, keep: Vec<PathBuf>) -> Result<From, Failure> {
     for warning in readable.warnings() {
         eprintln!("hikae: warning: {}", crate::text::printable(&warning));
     }
-    let options = PlanOptions { all_blocks: arguments.all_blocks, keep_swap: arguments.keep_swap };
-    let plan = plan(&source.disk, options)?;
+    let options =
+        PlanOptions { all_blocks: arguments.all_blocks, keep_swap: arguments.keep_swap, flushed: readable.flushed() };
+    let plan = plan(&source.disk, &options)?;
     for warning in &plan.warnings {
         eprintln!("hikae: warning: {}", crate::text::printable(warning));
     }

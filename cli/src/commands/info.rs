@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 fn show_source(name: &ImageName, arguments: &Arguments) -> Result<u8, Failure> {
     let opened = source::open(&name.path, name.generation.as_deref(), None, &arguments.options)?;
     let source = &opened.source;
-    let plan = plan(&source.disk, PlanOptions::default())?;
+    let plan = plan(&source.disk, &PlanOptions::default())?;
     let views = offers_of_disk(&source.disk, &name.identity_of_file());
     if arguments.json {
         let partitions: Vec<_> = plan

@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_table_that_changed_is_told_and_one_that_did_not_is_not() {
         let then: Arc<dyn Disk> = Arc::new(MemoryDisk::new(mbr_disk()));
-        let plan = plan(&then, PlanOptions::default()).unwrap();
+        let plan = plan(&then, &PlanOptions::default()).unwrap();
         assert_eq!(changes(&then, &then, &plan, &Cancel::default()).unwrap(), Vec::<String>::new());
         let mut changed = mbr_disk();
         changed[440] ^= 1;

@@ -1,5 +1,6 @@
 //! The plan of a capture: what is kept of each partition, and why.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::{Disk, Slice};
@@ -13,12 +14,14 @@ use crate::ranges::RangeSet;
 const LISTED: usize = 10;
 
 /// What the user wants kept.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PlanOptions {
     /// Keep unallocated space too.
     pub all_blocks: bool,
     /// Keep the content of page files and swap too.
     pub keep_swap: bool,
+    /// Bytes of the disk where the system wrote out all metadata of a filesystem, and then made the copy that is read there.
+    pub flushed: Vec<Range<u64>>,
 }
 
 /// What is kept of one partition.
@@ -69,7 +72,7 @@ pub struct Plan {
 }
 
 /// Plans the capture of a disk.
-pub fn plan(source: &Arc<dyn Disk>, options: PlanOptions) -> Result<Plan> {
+pub fn plan(source: &Arc<dyn Disk>, options: &PlanOptions) -> Result<Plan> {
     let mut warnings = Vec::new();
     let layout = match read_layout(source) {
         Err(error) if error.is_unreadable_medium() => {
@@ -101,7 +104,7 @@ pub fn plan(source: &Arc<dyn Disk>, options: PlanOptions) -> Result<Plan> {
     Ok(plan)
 }
 
-fn plan_partition(source: &Arc<dyn Disk>, partition: Partition, options: PlanOptions, plan: &mut Plan) -> Result<()> {
+fn plan_partition(source: &Arc<dyn Disk>, partition: Partition, options: &PlanOptions, plan: &mut Plan) -> Result<()> {
     let len = partition.range.end.saturating_sub(partition.range.start);
     let start = partition.range.start;
     let slice: Arc<dyn Disk> = Arc::new(Slice::open(Arc::clone(source), partition.range.clone())?);
@@ -124,7 +127,8 @@ fn plan_partition(source: &Arc<dyn Disk>, partition: Partition, options: PlanOpt
         plan.partitions.push(kept);
         return Ok(());
     }
-    match look_into(&slice) {
+    let within = |range: &Range<u64>| range.start <= start && start.saturating_add(len) <= range.end;
+    match look_into(&slice, options.flushed.iter().any(within)) {
         Ok(Some(Inside { summary, doubts, allocated, elidable })) => {
             kept.filesystem = summary.kind.to_owned();
             kept.summary = Some(summary);
@@ -160,10 +164,10 @@ struct Inside {
     elidable: Vec<filesystem::Elidable>,
 }
 
-fn look_into(partition: &Arc<dyn Disk>) -> Result<Option<Inside>> {
+fn look_into(partition: &Arc<dyn Disk>, flushed: bool) -> Result<Option<Inside>> {
     let Some(filesystem) = filesystem::open(partition)? else { return Ok(None) };
     let summary = filesystem.summary();
-    let mut doubts = filesystem.doubts()?;
+    let mut doubts = if flushed { filesystem.doubts_of_a_flushed_copy()? } else { filesystem.doubts()? };
     if !doubts.is_empty() {
         return Ok(Some(Inside { summary, doubts, allocated: RangeSet::empty(), elidable: Vec::new() }));
     }

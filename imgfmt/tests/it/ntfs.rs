@@ -1,6 +1,10 @@
 //! NTFS made by mkntfs and filled by ntfs-3g.
 
 use std::path::Path;
+use std::sync::Arc;
+
+use imgfmt::capture::plan::{PlanOptions, plan};
+use imgfmt::disk::{Disk, MemoryDisk};
 
 use crate::filesystem_oracle::{check_clean, open, poison, walked};
 use crate::tools::{Mounted, as_root, run, shell, sparse_file};
@@ -121,6 +125,52 @@ fn a_volume_that_was_not_unmounted_is_doubted() {
     assert!(doubts.iter().any(|doubt| doubt.contains("dirty")), "{doubts:?}");
 }
 
+/// Has the journal of a fresh volume say that a system has it mounted, as that of a shadow copy does: both restart pages name a client.
+fn open_the_journal(bytes: &mut [u8]) {
+    let page = |at: usize| at..at + 4096;
+    // mkntfs fills the journal with ones.
+    let journal = (0..bytes.len()).step_by(4096).find(|at| bytes[page(*at)].iter().all(|byte| *byte == 0xff)).unwrap();
+    for at in [journal, journal + 4096] {
+        let restart = &mut bytes[page(at)];
+        restart.fill(0);
+        restart[..4].copy_from_slice(b"RSTR");
+        let mut put = |at: usize, value: u16| restart[at..at + 2].copy_from_slice(&value.to_le_bytes());
+        // The fixup: its place, its length, its number, and that at the end of each sector.
+        (put(4, 0x1e), put(6, 9), put(0x1e, 1));
+        (1..=8).for_each(|sector| put(sector * 512 - 2, 1));
+        // Where the restart area lies; in it the first client in use.
+        (put(0x18, 0x30), put(0x30, 7), put(0x30 + 12, 0));
+    }
+}
+
+#[test]
+fn the_journal_of_a_shadow_copy_says_nothing_against_its_bitmap() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("ntfs.img");
+    sparse_file(&image, 32 << 20);
+    run("mkntfs", ["-F", "-q", image.to_str().unwrap()]);
+    let mut bytes = std::fs::read(&image).unwrap();
+    open_the_journal(&mut bytes);
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes.clone()));
+    let kept = |flushed: Vec<std::ops::Range<u64>>| {
+        let options = PlanOptions { flushed, ..PlanOptions::default() };
+        let plan = plan(&disk, &options).unwrap();
+        (plan.partitions[0].used_blocks, plan.partitions[0].reasons.join("; "))
+    };
+    let (used_blocks, reasons) = kept(vec![]);
+    assert!(!used_blocks && reasons.contains("$LogFile"), "{reasons}");
+    assert_eq!(kept(vec![0..disk.len()]), (true, String::new()));
+    // Not where the copy is of another partition, or of a part of this one.
+    assert!(!kept(vec![512..disk.len()]).0 && !kept(vec![0..disk.len() - 1]).0);
+    // A dirty flag is one.
+    std::fs::write(&image, &bytes).unwrap();
+    as_root("ntfsfix", [image.to_str().unwrap()]);
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(std::fs::read(&image).unwrap()));
+    let options = PlanOptions { flushed: vec![0..disk.len()], ..PlanOptions::default() };
+    let plan = plan(&disk, &options).unwrap();
+    assert!(!plan.partitions[0].used_blocks, "{:?}", plan.partitions[0].reasons);
+}
+
 #[test]
 fn a_bitmap_that_claims_too_little_is_found_out_by_the_walk() {
     let folder = tempfile::tempdir().unwrap();
@@ -173,7 +223,7 @@ fn streams_in_many_pieces_keep_apart() {
     drop(mounted);
     check_clean(&image);
     let volume =
-        Volume::open(std::sync::Arc::new(imgfmt::source::FileDisk::open(&image, 512).unwrap())).unwrap().unwrap();
+        Volume::open(Arc::new(imgfmt::source::FileDisk::open(&image, 512).unwrap())).unwrap().unwrap();
     for (index, name) in [&b""[..], b"a\0", b"b\0"].into_iter().enumerate() {
         let Some(Value::NonResident(stream)) = volume.attribute(number, 0x80, name).unwrap() else {
             panic!("{name:?}")

@@ -72,7 +72,7 @@ fn a_hibernated_system_is_reported() {
         let warning = open(&image).elidable().unwrap().remove(0).warning.expect("a warning");
         assert!(warning.contains("hibernated"), "{warning}");
         let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(&image, 512).unwrap());
-        let plan = plan(&disk, PlanOptions::default()).unwrap();
+        let plan = plan(&disk, &PlanOptions::default()).unwrap();
         assert!(plan.warnings.iter().any(|warning| warning.contains("hibernated")), "{:?}", plan.warnings);
         assert_eq!(plan.elided.total(), (1 << 20) - 4096);
     }
@@ -90,7 +90,7 @@ fn headers_that_cannot_be_trusted_keep_the_partition_whole() {
         let before = std::fs::read(&image).unwrap();
         change(&image, at, with);
         let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(&image, 512).unwrap());
-        let plan = plan(&disk, PlanOptions::default()).unwrap();
+        let plan = plan(&disk, &PlanOptions::default()).unwrap();
         assert_eq!(plan.elided.total(), 0);
         assert!(!plan.partitions[0].used_blocks);
         std::fs::write(&image, before).unwrap();

@@ -219,6 +219,13 @@ impl UsedBlocks for Volume {
     }
 
     fn doubts(&self) -> Result<Vec<String>> {
+        let mut doubts = self.doubts_of_a_flushed_copy()?;
+        doubts.extend(self.journal_doubt()?);
+        Ok(doubts)
+    }
+
+    /// Source: `IOCTL_VOLSNAP_FLUSH_AND_HOLD_WRITES` in the Windows documentation: NTFS brings its structures into a consistent state first.
+    fn doubts_of_a_flushed_copy(&self) -> Result<Vec<String>> {
         let mut doubts = Vec::new();
         let information = self.value(system_file::VOLUME, attribute_type::VOLUME_INFORMATION, &[])?;
         let information =
@@ -236,7 +243,6 @@ impl UsedBlocks for Volume {
         if self.mirror_used {
             doubts.push("the first record of the MFT is damaged, its mirror was read".into());
         }
-        doubts.extend(self.journal_doubt()?);
         Ok(doubts)
     }
 

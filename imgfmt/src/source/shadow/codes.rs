@@ -10,6 +10,8 @@ pub(super) const PENDING: i32 = 0x0004_2309;
 pub(super) const FINISHED: i32 = 0x0004_230a;
 /// `VSS_E_SNAPSHOT_SET_IN_PROGRESS`.
 pub(super) const IN_PROGRESS: i32 = hresult(0x8004_2316);
+/// `VSS_E_INSUFFICIENT_STORAGE`.
+pub(super) const NO_SPACE: i32 = hresult(0x8004_231f);
 /// `VSS_E_VOLUME_NOT_SUPPORTED`.
 pub(super) const NOT_SUPPORTED: i32 = hresult(0x8004_230c);
 /// `VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER`.
@@ -77,7 +79,12 @@ mod tests {
 
     #[test]
     fn codes_are_told_apart() {
-        assert!(is_failure(IN_PROGRESS) && is_failure(NOT_SUPPORTED) && is_failure(NOT_SUPPORTED_BY_PROVIDER));
+        assert!(
+            is_failure(IN_PROGRESS)
+                && is_failure(NO_SPACE)
+                && is_failure(NOT_SUPPORTED)
+                && is_failure(NOT_SUPPORTED_BY_PROVIDER)
+        );
         assert!(!is_failure(OK) && !is_failure(PENDING) && !is_failure(FINISHED));
         assert_eq!(meaning(hresult(0x8007_0005)), "that needs an administrator's console");
         assert_ne!(meaning(IN_PROGRESS), meaning(hresult(0x8004_2302)));

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use windows_sys::core::GUID;
+
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::platform::windows_names::{DevicePath, device_path, volume_name};
@@ -63,24 +65,16 @@ impl System {
             }
         };
         let source = source.display().to_string();
-        note("asking the programs of this machine to bring their files into order");
-        let backup = Backup::begin().map_err(|failed| refused(&source, failed))?;
-        start_set(&backup, note).map_err(|failed| refused(&source, failed))?;
-        let (mut chosen, mut without) = (Vec::new(), Vec::new());
-        for volume in wanted {
-            match add(&backup, &volume.path).map_err(|failed| refused(&volume.name, failed))? {
-                Some(id) => chosen.push((volume, id)),
-                None if volume.mounted => without.push(volume.name),
-                None => {}
+        let Made { backup, chosen, without } = match make(&source, &wanted, note) {
+            // The small volumes that Windows starts and repairs itself from have no space for the old state of what is written; hardly anything is.
+            Err((_, failed)) if failed.code == codes::NO_SPACE && wanted.iter().any(|volume| !volume.mounted) => {
+                note("there is no space for all of them: only those with a drive letter or folder get one");
+                let mounted: Vec<_> = wanted.into_iter().filter(|volume| volume.mounted).collect();
+                make(&source, &mounted, note)
             }
+            made => made,
         }
-        if chosen.is_empty() {
-            let code = codes::NOT_SUPPORTED;
-            return Err(refused(&source, Failed { call: "IsVolumeSupported", code }));
-        }
-        let names: Vec<_> = chosen.iter().map(|(volume, _)| volume.name.as_str()).collect();
-        note(&format!("making shadow copies of {}", names.join(", ")));
-        backup.make().map_err(|failed| refused(&names.join(", "), failed))?;
+        .map_err(|(what, failed)| refused(&what, failed))?;
         let warnings = writers(&backup);
         let mut copies = Vec::new();
         for (volume, id) in chosen {
@@ -88,6 +82,40 @@ impl System {
             copies.push(open(volume, &device)?);
         }
         Ok(Some(ShadowCopies { copies, without, warnings, held: Held { backup } }))
+    }
+}
+
+/// A backup that has made its copies.
+struct Made {
+    backup: Backup,
+    /// The volumes with the ids of their copies.
+    chosen: Vec<(Wanted, GUID)>,
+    /// Mounted volumes that have none.
+    without: Vec<String>,
+}
+
+/// Makes copies of those of the volumes that can have one. What could not be had, and why, where that fails.
+fn make(source: &str, wanted: &[Wanted], note: &mut dyn FnMut(&str)) -> std::result::Result<Made, (String, Failed)> {
+    let of_source = |failed| (source.to_owned(), failed);
+    note("asking the programs of this machine to bring their files into order");
+    let backup = Backup::begin().map_err(of_source)?;
+    start_set(&backup, note).map_err(of_source)?;
+    let (mut chosen, mut without) = (Vec::new(), Vec::new());
+    for volume in wanted {
+        match add(&backup, &volume.path).map_err(|failed| (volume.name.clone(), failed))? {
+            Some(id) => chosen.push((volume.clone(), id)),
+            None if volume.mounted => without.push(volume.name.clone()),
+            None => {}
+        }
+    }
+    if chosen.is_empty() {
+        return Err(of_source(Failed { call: "IsVolumeSupported", code: codes::NOT_SUPPORTED }));
+    }
+    let names = chosen.iter().map(|(volume, _)| volume.name.as_str()).collect::<Vec<_>>().join(", ");
+    note(&format!("making shadow copies of {names}"));
+    match backup.make() {
+        Ok(()) => Ok(Made { backup, chosen, without }),
+        Err(failed) => Err((names, failed)),
     }
 }
 
@@ -117,7 +145,7 @@ fn start_set(backup: &Backup, note: &mut dyn FnMut(&str)) -> std::result::Result
 }
 
 /// Adds a volume to the set. `None` where its filesystem has no copies.
-fn add(backup: &Backup, volume: &str) -> std::result::Result<Option<windows_sys::core::GUID>, Failed> {
+fn add(backup: &Backup, volume: &str) -> std::result::Result<Option<GUID>, Failed> {
     let has_none = |code| matches!(code, codes::NOT_SUPPORTED | codes::NOT_SUPPORTED_BY_PROVIDER);
     match backup.supports(volume) {
         Ok(true) => {}
