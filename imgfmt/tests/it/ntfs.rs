@@ -136,10 +136,14 @@ fn open_the_journal(bytes: &mut [u8]) {
         restart[..4].copy_from_slice(b"RSTR");
         let mut put = |at: usize, value: u16| restart[at..at + 2].copy_from_slice(&value.to_le_bytes());
         // The fixup: its place, its length, its number, and that at the end of each sector.
-        (put(4, 0x1e), put(6, 9), put(0x1e, 1));
+        for (at, value) in [(4, 0x1e), (6, 9), (0x1e, 1)] {
+            put(at, value);
+        }
         (1..=8).for_each(|sector| put(sector * 512 - 2, 1));
-        // Where the restart area lies; in it the first client in use.
-        (put(0x18, 0x30), put(0x30, 7), put(0x30 + 12, 0));
+        // Where the restart area lies; in it a number, and the first client in use.
+        for (at, value) in [(0x18, 0x30), (0x30, 7), (0x30 + 12, 0)] {
+            put(at, value);
+        }
     }
 }
 
@@ -222,8 +226,7 @@ fn streams_in_many_pieces_keep_apart() {
     drop(streams);
     drop(mounted);
     check_clean(&image);
-    let volume =
-        Volume::open(Arc::new(imgfmt::source::FileDisk::open(&image, 512).unwrap())).unwrap().unwrap();
+    let volume = Volume::open(Arc::new(imgfmt::source::FileDisk::open(&image, 512).unwrap())).unwrap().unwrap();
     for (index, name) in [&b""[..], b"a\0", b"b\0"].into_iter().enumerate() {
         let Some(Value::NonResident(stream)) = volume.attribute(number, 0x80, name).unwrap() else {
             panic!("{name:?}")
