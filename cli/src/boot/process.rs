@@ -8,6 +8,6 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{Tie, become_program, command};
+pub(crate) use unix::{Tie, become_program, command, set_apart};
 #[cfg(windows)]
-pub(crate) use windows::{Tie, become_program, command};
+pub(crate) use windows::{Tie, become_program, command, set_apart};

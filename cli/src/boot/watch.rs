@@ -13,7 +13,7 @@ use crate::boot::agent::Agent;
 use crate::boot::doors::Doors;
 use crate::boot::evidence::{Decision, Look, ScreenText, Watch};
 use crate::boot::phrases::Reading;
-use crate::boot::process::Tie;
+use crate::boot::process::{Tie, set_apart};
 use crate::boot::programs::{tesseract, told};
 use crate::boot::qmp::Qmp;
 use crate::boot::screen::{self, CURSOR, Picture, TEXT_LEN, TEXT_MEMORY};
@@ -103,6 +103,8 @@ pub(crate) fn watch(
                     break 'decided decision;
                 }
             }
+            // Who ended both says nothing of the disk.
+            cancel.check()?;
             break watch.ended(&format!("the virtual machine ended: {status}"));
         }
         if begun.elapsed() >= limit {
@@ -171,6 +173,8 @@ fn start(mut command: Command, folder: &Path) -> Result<Started, Failure> {
     command.args(["-S", "-display", "none", "-no-reboot", "-no-shutdown"]);
     command.args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
     command.args(doors.arguments()?);
+    // Ctrl-C is for this process, which asks QEMU to end.
+    set_apart(&mut command);
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.map_err(|error| Failure::Failed(format!("cannot start QEMU: {error}")))?;
     let tie = Tie::of(&child);

@@ -1,6 +1,8 @@
 //! `hikae boot --test` tells disks that boot from disks that do not, says what shows it, and keeps a picture.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use imgfmt::image::FolderStore;
 use imgfmt::image::store::PackStore;
@@ -244,6 +246,25 @@ fn children(parent: u32, word: &str) -> Vec<u32> {
         name.contains(word) && rest.split_whitespace().nth(1) == Some(&parent.to_string())
     };
     processes.filter(is_one).collect()
+}
+
+#[test]
+fn a_test_that_is_given_up_by_ctrl_c_says_nothing_of_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    sparse_file(&folder.join("disk.img"), 1 << 20);
+    let (says, said) = bios_speaks_to(&folder.join("bios"));
+    let tested = ["boot", "--test", "--memory", "32M", "--firmware", "bios", "--expect", "never", "disk.img", "--"];
+    // As in a terminal, whose Ctrl-C reaches all processes of the job.
+    let mut hikae = Command::new(HIKAE);
+    hikae.args(tested).args(&says).current_dir(folder).process_group(0);
+    let mut hikae = hikae.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the machine runs", said);
+    let machine = children(hikae.id(), "qemu-system");
+    run("kill", ["-INT", "--", &format!("-{}", hikae.id())]).expect(0);
+    assert_eq!(hikae.wait().unwrap().code(), Some(3));
+    assert!(!folder.join("disk.img.boot.json").exists());
+    assert!(!Path::new(&format!("/proc/{}", machine[0])).exists(), "the machine has ended, too");
 }
 
 /// Arguments of QEMU by which the BIOS writes to a file what it does, and what says whether it has looked at the disk. A machine that has not come so far ends

@@ -3,6 +3,7 @@
 //! Linux sends a signal to a process whose parent is gone, where the process itself asked for it. So this program is started once more, asks, and
 //! becomes the other program. Elsewhere, who kills this process hard has to end the other one as well.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
@@ -22,11 +23,17 @@ pub(crate) fn command(program: &Path) -> Command {
     }
 }
 
+/// Keeps the Ctrl-C of this process's terminal from one that is started by [`command`] and reads nothing from there. Only where that one is tied: elsewhere, who ends all
+/// processes of a terminal's job should reach it.
+pub(crate) fn set_apart(command: &mut Command) {
+    if cfg!(target_os = "linux") {
+        command.process_group(0);
+    }
+}
+
 /// Becomes the program that was asked for by [`command`]. Comes back where nothing was asked for, with `None`, and where it fails.
 #[cfg(target_os = "linux")]
 pub(crate) fn become_program() -> Option<ExitCode> {
-    use std::os::unix::process::CommandExt;
-
     use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
     use crate::exit::FAILED;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
+use std::os::windows::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode};
 use std::ptr;
@@ -13,11 +14,16 @@ use windows_sys::Win32::System::JobObjects::{
     JOBOBJECT_BASIC_ACCOUNTING_INFORMATION, JOBOBJECT_EXTENDED_LIMIT_INFORMATION, JobObjectBasicAccountingInformation,
     JobObjectExtendedLimitInformation, QueryInformationJobObject, SetInformationJobObject,
 };
-use windows_sys::Win32::System::Threading::GetSystemTimes;
+use windows_sys::Win32::System::Threading::{CREATE_NEW_PROCESS_GROUP, GetSystemTimes};
 
 /// A command that starts `program`, to be tied to this process by [`Tie::of`].
 pub(crate) fn command(program: &Path) -> Command {
     Command::new(program)
+}
+
+/// Keeps the Ctrl-C of this process's console from one that is started by [`command`].
+pub(crate) fn set_apart(command: &mut Command) {
+    command.creation_flags(CREATE_NEW_PROCESS_GROUP);
 }
 
 /// Nothing has to be asked for by the other process itself.
