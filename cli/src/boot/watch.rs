@@ -18,6 +18,7 @@ use crate::boot::programs::{tesseract, told};
 use crate::boot::qmp::Qmp;
 use crate::boot::screen::{self, CURSOR, Picture, TEXT_LEN, TEXT_MEMORY};
 use crate::exit::Failure;
+use crate::text::printable;
 
 /// Time between two looks at the screen.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -81,6 +82,7 @@ pub(crate) fn watch(
     let begun = Instant::now();
     ask(&mut running, "cont", json!({}))?;
     let mut last: Option<Picture> = None;
+    let mut blind = false;
     let mut next_look = PERIOD;
     let (mut picture, mut text) = (None, None);
     let decision = 'decided: loop {
@@ -136,7 +138,13 @@ pub(crate) fn watch(
             }
             break watch.ended(why);
         }
-        let (Some(current), Some(read)) = (take_picture(&mut running), bytes_read(&mut running)) else { continue };
+        let current = take_picture(&mut running);
+        if let Err(why) = &current
+            && !std::mem::replace(&mut blind, true)
+        {
+            eprintln!("hikae: warning: the screen cannot be seen, so what it shows does not count: {}", printable(why));
+        }
+        let (Ok(current), Some(read)) = (current, bytes_read(&mut running)) else { continue };
         let look = Look {
             at: begun.elapsed(),
             changed: last.as_ref().is_none_or(|last| last.differences(&current) > CURSOR),
@@ -159,7 +167,7 @@ pub(crate) fn watch(
         // A line that has just been written is on the screen a moment later.
         std::thread::sleep(Duration::from_millis(300));
         picture = png(&mut running);
-        text = take_picture(&mut running).and_then(|picture| read_text(&mut running, &picture));
+        text = take_picture(&mut running).ok().and_then(|picture| read_text(&mut running, &picture));
     }
     Ok(Seen { decision, took, serial: watch.serial(), screen: text, picture })
 }
@@ -225,10 +233,11 @@ fn ask(running: &mut Running, command: &str, arguments: serde_json::Value) -> Re
     qmp.ask(command, arguments).map_err(|error| Failure::Failed(format!("QEMU's monitor: {command}: {error}")))
 }
 
-fn take_picture(running: &mut Running) -> Option<Picture> {
+fn take_picture(running: &mut Running) -> Result<Picture, String> {
     let (file, told) = running.file("picture.ppm");
-    ask(running, "screendump", json!({"filename": told})).ok()?;
-    Picture::parse(&std::fs::read(file).ok()?)
+    ask(running, "screendump", json!({"filename": told})).map_err(|error| error.message())?;
+    let picture = std::fs::read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    Picture::parse(&picture).ok_or_else(|| format!("{} is no picture", file.display()))
 }
 
 /// The screen as a PNG file; QEMU writes those since 7.1.

@@ -249,6 +249,23 @@ fn children(parent: u32, word: &str) -> Vec<u32> {
 }
 
 #[test]
+fn a_screen_that_cannot_be_seen_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    sparse_file(&folder.join("disk.img"), 1 << 20);
+    let (says, mut said) = bios_speaks_to(&folder.join("bios"));
+    let tested = ["boot", "--test", "--memory", "32M", "--firmware", "bios", "--limit", "15s", "disk.img", "--"];
+    let mut hikae = Command::new(HIKAE);
+    hikae.args(tested).args(&says).current_dir(folder).env("TMPDIR", folder).stderr(Stdio::piped());
+    let hikae = hikae.stdout(Stdio::piped()).spawn().unwrap();
+    wait_until("the machine runs", &mut said);
+    // Where the pictures go, none can be written any more.
+    shell(folder, "cd hikae-boot.*; until rm -f picture.ppm; mkdir picture.ppm; do :; done");
+    let ran = Ran::from(hikae.wait_with_output().unwrap());
+    ran.expect(1).says(&["undecided", "the screen cannot be seen", "screendump"]);
+}
+
+#[test]
 fn a_test_that_is_given_up_by_ctrl_c_says_nothing_of_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
