@@ -437,12 +437,14 @@ impl Shared {
 
     /// Reads a block that was marked as running.
     fn run(&self, file: &Arc<OpenFile>, block: u64) {
-        // A reader that panics must not leave others waiting for the block.
+        // Whatever happens must not leave others waiting for the block.
         let mut finish = Finish { shared: self, key: (file.number, block), block: Block::Failed };
         let range = file.block_range(block);
         let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
         let mut buffer = buffer(&self.pool, len);
-        if file.content.read_at(&mut buffer.bytes, range.start).is_ok() {
+        // A bug in a parser costs the block; whoever reads there meets it and reports it.
+        let read = catch_unwind(AssertUnwindSafe(|| file.content.read_at(&mut buffer.bytes, range.start)));
+        if matches!(read, Ok(Ok(()))) {
             finish.block = Block::Ready(Arc::new(buffer));
         }
     }
@@ -471,8 +473,7 @@ impl Shared {
                     if let Some(found @ Block::Queued) = state.blocks.get_mut(&key) {
                         *found = Block::Running;
                         drop(state);
-                        // A bug in a parser costs the block; whoever reads there meets it and reports it.
-                        let _ = catch_unwind(AssertUnwindSafe(|| self.run(&file, key.1)));
+                        self.run(&file, key.1);
                         drop(file);
                         state = self.lock();
                     }
