@@ -147,9 +147,13 @@ mod tests {
         assert_eq!(parts("no.hik@~1:/p1/a"), ("no.hik".into(), Some("~1".into()), "/p1/a".into()));
         assert_eq!(parts("no.hik:/p1/x:/y@2"), ("no.hik".into(), None, "/p1/x:/y@2".into()));
         assert_eq!(parts("no.hik@3"), ("no.hik".into(), Some("3".into()), "/".into()));
-        assert_eq!(parts("C:/disks/no.hik:/p1").2, "/disks/no.hik:/p1");
+        // Where there are drives, the colon of one does not count.
+        let inside = if crate::system::is_drive(b"C") { "/p1" } else { "/disks/no.hik:/p1" };
+        assert_eq!(parts("C:/disks/no.hik:/p1").2, inside);
     }
 
+    // No file on Windows has a colon in its name.
+    #[cfg(unix)]
     #[test]
     fn an_existing_path_and_an_existing_image_win() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,8 @@
 //! The `hikae` command as a user meets it: real disks, real damage, real kills.
+//!
+//! The disks are made by tools of Linux. `hikae.exe` is tested from there too: `.ci/windows`.
 
+#![cfg(unix)]
 #![expect(
     clippy::as_conversions,
     clippy::arithmetic_side_effects,

@@ -246,6 +246,8 @@ pub fn boot_sectors(partition: Slice<Arc<dyn Disk>>, target_start: u64, target_l
     Ok(edits)
 }
 
+// They need an assembler of Unix.
+#[cfg(unix)]
 #[cfg(test)]
 mod tests {
     use super::*;

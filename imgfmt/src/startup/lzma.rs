@@ -249,6 +249,8 @@ fn repeat(out: &mut Vec<u8>, distance: usize, length: usize, len: usize) -> Resu
     Ok(())
 }
 
+// They need xz, which Windows lacks.
+#[cfg(unix)]
 #[cfg(test)]
 mod tests {
     use super::*;

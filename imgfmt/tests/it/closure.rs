@@ -15,9 +15,10 @@ use imgfmt::verify::verify;
 use imgfmt::{ExtentKind, Result};
 
 use crate::capture::{open, run_capture};
+use crate::files::sparse_file;
 use crate::filesystem_oracle;
 use crate::memory_store::MemoryStore;
-use crate::tools::{Mounted, as_root, run, shell, sparse_file};
+use crate::tools::{Mounted, as_root, run, shell};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {

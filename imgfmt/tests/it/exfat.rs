@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use imgfmt::filesystem::UsedBlocks;
 
+use crate::files::sparse_file;
 use crate::filesystem_oracle::{check_clean, open, poison, walked};
-use crate::tools::{LoopDevice, Mounted, as_root, run, shell, sparse_file};
+use crate::tools::{LoopDevice, Mounted, as_root, run, shell};
 
 /// The tools take names in the encoding of the locale.
 const UTF8: &str = "LC_ALL=C.UTF-8";

@@ -13,9 +13,10 @@ use imgfmt::target::Copied;
 use imgfmt::{Disk, Error, Extent, ExtentKind};
 
 use crate::conformance::{Random, disk_suite};
-use crate::image_files::{Workshop, all_of, disk_bytes, mapped_data, opened, qemu_img, same_as_file};
-use crate::tools::{shell, sparse_file};
-use crate::views::{identity, judged};
+use crate::files::{sparse_file, takes_at_most, write_all_at};
+use crate::image_files::{Workshop, all_of, disk_bytes, mapped_data, opened, same_as_file};
+use crate::judges::{found, judged, whole};
+use crate::views::identity;
 
 const MIB: u64 = 1 << 20;
 /// Every kind of file, with its name.
@@ -85,11 +86,10 @@ fn nothing_is_stored_of_what_is_zero() {
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
     for path in write_all(&disk, folder.path()) {
         let len = std::fs::metadata(&path).unwrap().len();
-        let allocated = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap()) * 512;
         let name = path.file_name().unwrap().to_str().unwrap();
         let is_fixed = name.starts_with("fixed") || name == "d.raw";
         assert_eq!(len >= 64 << 20, is_fixed, "{name} of {len} bytes");
-        assert!(allocated <= 3 * MIB, "{name}: {allocated} bytes");
+        takes_at_most(&path, 3 * MIB);
         assert!(is_fixed || mapped_data(&opened(&path)) <= 2 * MIB, "{name}");
     }
     // Nothing at all.
@@ -113,7 +113,7 @@ fn long_sparse_disks_are_written_and_read() {
         let file = std::fs::File::options().write(true).open(&raw).unwrap();
         let places = [0, len / 3 / 512 * 512, (1 << 40) - 4096, len - 4096];
         for (pattern, at) in places.into_iter().enumerate() {
-            std::os::unix::fs::FileExt::write_all_at(&file, &[pattern as u8 + 1; 4096], at).unwrap();
+            write_all_at(&file, &[pattern as u8 + 1; 4096], at);
         }
         let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(&raw, 512).unwrap());
         for (name, kind) in KINDS {
@@ -126,21 +126,10 @@ fn long_sparse_disks_are_written_and_read() {
             }
             written.unwrap();
             same_as_file(&opened(&path), &raw);
-            let format = kind.format().name().replace("vhd", "vpc").replace("vpcx", "vhdx");
-            let mut script = format!(
-                "qemu-img info --output=json -f {format} {name} | grep -q '\"virtual-size\": {len},'
-                 qemu-io -r -f {format} {name} -c 'read -P 0 {} 1M'",
-                (1_u64 << 40) + 512
-            );
-            for (pattern, at) in places.into_iter().enumerate() {
-                script += &format!(" -c 'read -P {} {at} 4k'", pattern + 1);
-            }
-            shell(
-                folder.path(),
-                &format!("{script} > io.log; ! grep -i -e fail -e error io.log; grep -q 1.MiB io.log"),
-            );
+            let format = kind.format().name();
+            found(&path, format, len, &places);
             if format == "qcow2" {
-                qemu_img(folder.path(), &format!("check -q {name}"));
+                whole(&path);
             }
             std::fs::remove_file(path).unwrap();
         }
@@ -183,7 +172,7 @@ fn clusters_are_counted_past_the_first_block_of_counts() {
     let kinds = [None, Some(Compression::Zstd)];
     for kind in if std::env::var_os("HIKAE_LONG").is_some() { &kinds[..] } else { &kinds[1..] } {
         write(&disk, &folder.path().join("d.qcow2"), Kind::Qcow2(*kind), &identity()).unwrap();
-        qemu_img(folder.path(), "check d.qcow2");
+        whole(&folder.path().join("d.qcow2"));
         let image = opened(&folder.path().join("d.qcow2"));
         for at in [0, MIB - 4096, (1 << 31) - (64 << 12), (2 << 30) + 99 * MIB] {
             let (mut ours, mut model) = (vec![0; 1 << 19], vec![0; 1 << 19]);

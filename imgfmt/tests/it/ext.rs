@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use imgfmt::ranges::RangeSet;
 
 use crate::ext_files;
+use crate::files::sparse_file;
 use crate::filesystem_oracle::{check_clean, open, poison, walked};
-use crate::tools::{Mounted, as_root, run, run_any_status, sparse_file};
+use crate::tools::{Mounted, as_root, run, run_any_status};
 
 /// Filesystems with every layout that the tools and the kernel make: name, options of mke2fs, MiB.
 const KINDS: &[(&str, &str, u64)] = &[

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use imgfmt::filesystem::UsedBlocks;
 
+use crate::files::sparse_file;
 use crate::filesystem_oracle::{check_clean, open, poison, walked};
-use crate::tools::{run, shell, sparse_file};
+use crate::tools::{run, shell};
 
 /// A kind of volume: name, bits, bytes of the partition, of a sector, sectors in a cluster.
 pub(crate) const KINDS: [(&str, &str, u64, &str, &str); 7] = [

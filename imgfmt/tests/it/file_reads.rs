@@ -14,8 +14,9 @@ use crate::capture::{options, run_capture};
 use crate::conformance::Random;
 use crate::counting_store::{CountingStore, Counts};
 use crate::ext::work_folder;
+use crate::files::sparse_file;
 use crate::memory_store::MemoryStore;
-use crate::tools::{Mounted, run, run_any_status, shell, sparse_file};
+use crate::tools::{Mounted, run, run_any_status, shell};
 use crate::tree_oracle::bytes_of;
 
 const CHUNK: u64 = 64 << 10;

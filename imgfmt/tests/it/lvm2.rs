@@ -10,7 +10,8 @@ use imgfmt::volume::lvm2::{LogicalVolume, PhysicalVolume, assemble};
 use imgfmt::{Disk, Error};
 
 use crate::conformance::{Random, disk_suite};
-use crate::tools::{as_root, sparse_file};
+use crate::files::sparse_file;
+use crate::tools::as_root;
 
 const MIB: u64 = 1 << 20;
 /// Bytes of the two physical volumes on the disk.

@@ -7,53 +7,91 @@
     reason = "an overflow or a failed step in a test fails the test, which is what it is for"
 )]
 
-mod alone;
 mod bad_sectors;
 mod capture;
-mod closure;
 mod conformance;
 mod counting_store;
 mod damage;
-mod exfat;
-mod exfat_files;
 mod exports;
-mod ext;
-mod ext_files;
 mod extract;
-mod fat;
-mod fat_files;
 mod faults;
-mod file_reads;
-mod filesystem_oracle;
+mod files;
 mod history;
 mod image_files;
-mod iso9660;
+mod judges;
 mod layering;
-mod lvm2;
 mod maps;
 mod memory_store;
 mod memory_target;
-mod ntfs;
-mod ntfs_files;
 mod overlay;
-mod policy;
-mod qcow2;
 mod raw;
-mod restore_guard;
-mod restore_write;
 mod startup;
-mod swap;
-mod sweep;
-mod tables;
-mod tools;
-mod tree;
-mod tree_oracle;
-mod vdi;
-mod vhd;
-mod vhdx;
-mod vhdx_log;
 mod views;
-mod vmdk;
-mod volatile_disk;
 mod volatile_storage;
 mod writable_views;
+
+// Of disks, files and links that tools and drivers of Linux make or judge. The rest runs wherever hikae does.
+#[cfg(unix)]
+mod alone;
+#[cfg(unix)]
+mod closure;
+#[cfg(unix)]
+mod exfat;
+#[cfg(unix)]
+mod exfat_files;
+#[cfg(unix)]
+mod ext;
+#[cfg(unix)]
+mod ext_files;
+#[cfg(unix)]
+mod extract_unix;
+#[cfg(unix)]
+mod fat;
+#[cfg(unix)]
+mod fat_files;
+#[cfg(unix)]
+mod file_reads;
+#[cfg(unix)]
+mod filesystem_oracle;
+#[cfg(unix)]
+mod iso9660;
+#[cfg(unix)]
+mod lvm2;
+#[cfg(unix)]
+mod ntfs;
+#[cfg(unix)]
+mod ntfs_files;
+#[cfg(unix)]
+mod policy;
+#[cfg(unix)]
+mod qcow2;
+#[cfg(unix)]
+mod qemu;
+#[cfg(unix)]
+mod restore_guard;
+#[cfg(unix)]
+mod restore_write;
+#[cfg(unix)]
+mod swap;
+#[cfg(unix)]
+mod sweep;
+#[cfg(unix)]
+mod tables;
+#[cfg(unix)]
+mod tools;
+#[cfg(unix)]
+mod tree;
+#[cfg(unix)]
+mod tree_oracle;
+#[cfg(unix)]
+mod vdi;
+#[cfg(unix)]
+mod vhd;
+#[cfg(unix)]
+mod vhdx;
+#[cfg(unix)]
+mod vhdx_log;
+#[cfg(unix)]
+mod vmdk;
+#[cfg(unix)]
+mod volatile_disk;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use imgfmt::capture::plan::{PlanOptions, plan};
 use imgfmt::disk::{Disk, MemoryDisk};
 
+use crate::files::sparse_file;
 use crate::filesystem_oracle::{check_clean, open, poison, walked};
-use crate::tools::{Mounted, as_root, run, shell, sparse_file};
+use crate::tools::{Mounted, as_root, run, shell};
 
 /// Makes a volume and fills it with everything that lays clusters out in its own way.
 fn make(folder: &Path, len: u64, cluster: u32) -> std::path::PathBuf {

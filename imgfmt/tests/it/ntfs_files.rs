@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use imgfmt::error::Error;
 use imgfmt::filesystem::files::{FileSystem, NodeId, NodeKind};
 
-use crate::tools::{Mounted, run, shell, sparse_file};
+use crate::files::sparse_file;
+use crate::tools::{Mounted, run, shell};
 use crate::tree_oracle::{Oracle, bytes_of, compare, entries, find, open_files, paths, xattr, xattr_names};
 
 /// Extended attributes by which ntfs-3g shows what Windows keeps.

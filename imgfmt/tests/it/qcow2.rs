@@ -7,7 +7,8 @@ use imgfmt::format::{OpenOptions, open};
 use imgfmt::{Disk, Error, ExtentKind};
 
 use crate::conformance::disk_suite;
-use crate::image_files::{Workshop, all_of, mapped_data, opened, qemu_reads, random_writes, same_as_qemu};
+use crate::image_files::{Workshop, all_of, mapped_data, opened};
+use crate::qemu::{qemu_reads, random_writes, same_as_qemu};
 use crate::tools::shell;
 
 const MIB: u64 = 1 << 20;

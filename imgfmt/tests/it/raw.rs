@@ -39,6 +39,7 @@ fn a_split_disk_is_read_as_one() {
 }
 
 #[test]
+#[cfg(unix)]
 fn a_disk_that_is_said_to_be_raw_is_not_probed() {
     let shop = Workshop::new(1 << 20, 3);
     shop.qemu_img("create -f qcow2 inner.qcow2 64k");
@@ -67,6 +68,7 @@ fn formats_that_are_not_read_are_refused_by_name() {
 }
 
 #[test]
+#[cfg(unix)]
 fn what_is_no_file_is_refused_at_once() {
     let shop = Workshop::new(512, 3);
     let fifo = shop.path("fifo");

@@ -9,7 +9,8 @@ use imgfmt::source::System;
 use imgfmt::target::InPlace;
 use imgfmt::{Disk, Error, WritableDisk};
 
-use crate::tools::{Loop, Mounted, run_any_status, shell, sparse_file};
+use crate::files::sparse_file;
+use crate::tools::{Loop, Mounted, run_any_status, shell};
 
 /// A raw file with an MBR and an ext4 filesystem in partition 1, which starts at 1 MiB.
 fn disk_file(folder: &Path) -> PathBuf {

@@ -7,8 +7,9 @@ use imgfmt::Disk;
 use imgfmt::capture::plan::{PlanOptions, plan};
 use imgfmt::source::FileDisk;
 
+use crate::files::sparse_file;
 use crate::filesystem_oracle::{check_clean, open, walked};
-use crate::tools::{run, sparse_file};
+use crate::tools::run;
 
 const UUID: &str = "6a2c1a5e-93a4-4d9e-8f3d-0a3b5c7d9e1f";
 

@@ -16,9 +16,10 @@ use serde_json::Value;
 
 use crate::capture::{open, options, run_capture};
 use crate::conformance::Random;
+use crate::files::sparse_file;
 use crate::memory_store::MemoryStore;
 use crate::memory_target::MemoryTarget;
-use crate::tools::{run, sparse_file};
+use crate::tools::run;
 
 /// Feeds a script to sfdisk.
 fn sfdisk(disk: &Path, script: &str) {

@@ -52,11 +52,6 @@ pub(crate) fn this_test_alone(name: &str, wrapper: &[&str], environment: &[(&str
     assert!(status.status.success() && text.contains("1 passed"), "{name} under {wrapper:?}: {text}");
 }
 
-/// Makes a sparse file of `len` bytes.
-pub(crate) fn sparse_file(path: &Path, len: u64) {
-    std::fs::File::create(path).and_then(|file| file.set_len(len)).expect("a sparse file in the temporary folder");
-}
-
 /// Runs a program that needs root: by itself where we are root, through sudo otherwise.
 pub(crate) fn as_root<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Output {
     let args = args.into_iter().map(|arg| arg.as_ref().to_owned());

@@ -14,7 +14,8 @@ use imgfmt::{Disk, Error, Extent, ExtentKind};
 
 use crate::capture::{open, options, run_capture};
 use crate::conformance::Random;
-use crate::tools::{run, shell, sparse_file};
+use crate::files::sparse_file;
+use crate::tools::{run, shell};
 use crate::views::identity;
 
 const MIB: u64 = 1 << 20;

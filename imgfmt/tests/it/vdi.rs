@@ -4,7 +4,8 @@ use imgfmt::format::{OpenOptions, Policy, open};
 use imgfmt::{Disk, Error};
 
 use crate::conformance::disk_suite;
-use crate::image_files::{Workshop, all_of, mapped_data, opened, random_writes, same_as_qemu};
+use crate::image_files::{Workshop, all_of, mapped_data, opened};
+use crate::qemu::{random_writes, same_as_qemu};
 use crate::tools::shell;
 
 const MIB: u64 = 1 << 20;

@@ -6,7 +6,8 @@ use imgfmt::format::{OpenOptions, open};
 use imgfmt::{Disk, Error, ExtentKind};
 
 use crate::conformance::{Random, disk_suite};
-use crate::image_files::{Workshop, all_of, mapped_data, opened, random_writes, same_as_file, same_as_qemu};
+use crate::image_files::{Workshop, all_of, mapped_data, opened, same_as_file};
+use crate::qemu::{random_writes, same_as_qemu};
 use crate::tools::shell;
 
 const MIB: u64 = 1 << 20;

@@ -10,7 +10,8 @@ use imgfmt::Error;
 use imgfmt::format::{OpenOptions, open};
 
 use crate::conformance::{Random, disk_suite};
-use crate::image_files::{Workshop, all_of, opened, qemu_reads, random_writes};
+use crate::image_files::{Workshop, all_of, opened};
+use crate::qemu::{qemu_reads, random_writes};
 use crate::tools::shell;
 use crate::vhdx::{le64, regions, seal};
 

@@ -6,9 +6,8 @@ use imgfmt::format::{OpenOptions, open};
 use imgfmt::{Disk, Error};
 
 use crate::conformance::disk_suite;
-use crate::image_files::{
-    Workshop, all_of, disk_bytes, mapped_data, opened, random_writes, same_as_file, same_as_qemu, write_sparse,
-};
+use crate::image_files::{Workshop, all_of, disk_bytes, mapped_data, opened, same_as_file, write_sparse};
+use crate::qemu::{random_writes, same_as_qemu};
 use crate::tools::shell;
 
 const MIB: u64 = 1 << 20;

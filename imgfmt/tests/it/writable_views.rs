@@ -11,9 +11,9 @@ use imgfmt::view::writable::{WritableView, writable_offers};
 use imgfmt::{Disk, Error, WritableDisk};
 
 use crate::conformance::{Random, disk_suite};
-use crate::image_files::{Workshop, all_of, disk_bytes, opened, write_sparse};
-use crate::tools::shell;
-use crate::views::{identity, judged};
+use crate::image_files::{Workshop, all_of, disk_bytes, write_sparse};
+use crate::judges::judged;
+use crate::views::identity;
 
 const MIB: u64 = 1 << 20;
 
@@ -181,6 +181,7 @@ fn zeros_alone_can_follow_the_disk() {
 
 /// QEMU writes to an image that is a copy of a view; each of its writes, made to the view instead, is taken: only the disk and the structures changed.
 #[test]
+#[cfg(unix)]
 fn what_qemu_changes_in_a_view_is_what_a_view_takes() {
     let shop = Workshop::new(4 * MIB, 4);
     let base: Arc<dyn Disk> = Arc::new(FileDisk::open(&shop.path("disk.raw"), 512).unwrap());
@@ -193,7 +194,7 @@ fn what_qemu_changes_in_a_view_is_what_a_view_takes() {
         let view = find(&all, name);
         let script =
             format!("qemu-io -f {format} {name} -c 'write -P 5 1M 64k' -c 'write -z 2M 64k' -c flush > io.log");
-        shell(out.path(), &script);
+        crate::tools::shell(out.path(), &script);
         let (wanted, had) = (std::fs::read(out.path().join(name)).unwrap(), all_of(&view));
         for (at, part) in (0_u64..).step_by(512).zip(wanted.chunks(512)) {
             if had.get(at as usize..at as usize + part.len()) != Some(part) {
@@ -204,8 +205,8 @@ fn what_qemu_changes_in_a_view_is_what_a_view_takes() {
         assert!(format == "qcow2" || all_of(&view) == wanted, "{name}");
         save(&[(name.to_owned(), view)], out.path());
         let read = format!("qemu-io -r -f {format} {name} -c 'read -P 5 1M 64k' -c 'read -P 0 2M 64k' > io.log");
-        shell(out.path(), &read);
-        assert_eq!(opened(&out.path().join(name)).len(), 4 * MIB);
+        crate::tools::shell(out.path(), &read);
+        assert_eq!(crate::image_files::opened(&out.path().join(name)).len(), 4 * MIB);
     }
 }
 
