@@ -15,6 +15,16 @@ pub(crate) fn program() -> String {
     std::env::var(PROGRAM).unwrap_or_else(|_| HIKAE.into())
 }
 
+/// Says whether the program under test is the one for Windows.
+pub(crate) fn is_exe() -> bool {
+    program() != HIKAE
+}
+
+/// The number of the system's error, in the words of the program under test, where a disk is full.
+pub(crate) fn disk_full() -> &'static str {
+    if is_exe() { "(os error 112)" } else { "(os error 28)" }
+}
+
 /// What a program left behind.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -44,12 +54,13 @@ impl Ran {
         self
     }
 
-    /// Ends the test unless the words on stderr or the answer have all of these in them.
+    /// Ends the test unless the words on stderr or the answer have all of these in them, where paths may be written as Windows does if that is what is tested.
     #[track_caller]
     pub(crate) fn says(self, parts: &[&str]) -> Self {
+        let has = |part: &str| self.err.contains(part) || self.out.contains(part);
         for part in parts {
             assert!(
-                self.err.contains(part) || self.out.contains(part),
+                has(part) || is_exe() && has(&part.replace('/', "\\")),
                 "{part:?} is not in {}\n{}",
                 self.out,
                 self.err

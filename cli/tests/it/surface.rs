@@ -7,7 +7,9 @@ use imgfmt::image::record::{ElidedRecord, LayoutPartition, LayoutRecord, Partiti
 
 use crate::crafted::add;
 use crate::crash::wait_for_partial;
-use crate::machine::{HIKAE, Loop, Mounted, Ran, Random, as_root, hikae, run, shell, sparse_file, start, text};
+use crate::machine::{
+    HIKAE, Loop, Mounted, Ran, Random, as_root, disk_full, hikae, is_exe, run, shell, sparse_file, start, text,
+};
 
 fn noise_disk(folder: &Path, seed: u64) {
     let mut bytes = vec![0; 1 << 20];
@@ -43,7 +45,6 @@ fn exit_codes_tell_success_damage_wrong_use_failure_and_refusal_apart() {
         (&["capture", "no-such-disk", "a.hik"], 3),
         (&["capture", "disk.img", "no/such/folder/a.hik"], 3),
         (&["capture", ".", "a.hik"], 4),
-        (&["capture", "/dev/null", "a.hik"], 4),
         (&["capture", "disk.img", "a.hik", "--retry-bad"], 3),
         (&["capture", "disk.img", "a.hik"], 0),
         (&["capture", "disk.img", "a.hik", "--chunk-size", "64K"], 0),
@@ -187,7 +188,7 @@ fn a_first_capture_that_cannot_fit_is_refused_before_it_starts() {
     let ran = hikae(folder.path(), ["capture", "disk.img", "mnt/a.hik"]).expect(4);
     ran.says(&["would need about 19", "free beside a.hik", "--ignore-space", "pruning does not exist"]);
     assert!(!mounted.path.join("a.hik.partial").exists());
-    hikae(folder.path(), ["capture", "disk.img", "mnt/a.hik", "--ignore-space"]).expect(3).says(&["No space left"]);
+    hikae(folder.path(), ["capture", "disk.img", "mnt/a.hik", "--ignore-space"]).expect(3).says(&[disk_full()]);
     // Much that compresses well fits.
     shell(folder.path(), "yes 'the copy kept in reserve' | head -c 20000000 > disk2.img");
     hikae(folder.path(), ["capture", "disk2.img", "mnt/b.hik"]).expect(0);
@@ -208,9 +209,11 @@ fn an_image_on_a_filesystem_that_cannot_be_written_is_read_all_the_same() {
     hikae(folder, ["verify", "mnt/a.hik"]).expect(0);
     hikae(folder, ["restore", "mnt/a.hik", "out.img"]).expect(0);
     shell(folder, "cmp disk.img out.img");
-    hikae(folder, ["capture", "disk.img", "mnt/a.hik"]).expect(3).says(&["mnt/a.hik.lock", "Read-only file system"]);
-    hikae(folder, ["capture", "disk.img", "mnt/new.hik"]).expect(3).says(&["Read-only file system"]);
-    hikae(folder, ["restore", "a.hik", "mnt/x.img"]).expect(3).says(&["Read-only file system"]);
+    // Wine does not say why.
+    let why = if is_exe() { "(os error 5)" } else { "Read-only file system" };
+    hikae(folder, ["capture", "disk.img", "mnt/a.hik"]).expect(3).says(&["mnt/a.hik.lock", why]);
+    hikae(folder, ["capture", "disk.img", "mnt/new.hik"]).expect(3).says(&[why]);
+    hikae(folder, ["restore", "a.hik", "mnt/x.img"]).expect(3).says(&[why]);
 }
 
 #[test]

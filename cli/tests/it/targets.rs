@@ -145,6 +145,8 @@ fn devices_that_the_system_tells_nothing_about_are_refused() {
     std::os::unix::fs::symlink(&node, &link).unwrap();
     hikae_as_root(folder.path(), &["restore", "a.hik", text(&link), "--yes"]).expect(4);
     hikae(folder.path(), ["restore", "a.hik", "/dev/null", "--yes"]).expect(4).says(&["/dev/null"]);
+    let ran = hikae(folder.path(), ["capture", "/dev/null", "null.hik"]).expect(4).says(&["/dev/null"]);
+    assert!(ran.out.is_empty() && !folder.path().join("null.hik").exists());
     hikae(folder.path(), ["restore", "a.hik", ".", "--yes"]).expect(4);
     as_root("rm", [text(&node)]);
 }
@@ -171,7 +173,7 @@ fn the_image_is_never_its_own_target() {
 #[test]
 fn an_existing_file_is_replaced_only_on_a_word_and_only_by_a_whole_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let bytes = small_image(folder.path());
+    small_image(folder.path());
     std::fs::write(folder.path().join("old.img"), b"precious").unwrap();
     hikae(folder.path(), ["restore", "a.hik", "old.img"]).expect(4).says(&["old.img", "--yes"]);
     hikae(folder.path(), ["restore", "a.hik", "old.img", "--dry-run"]).expect(0).says(&["old.img"]);
@@ -188,8 +190,15 @@ fn an_existing_file_is_replaced_only_on_a_word_and_only_by_a_whole_disk() {
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_str().unwrap().contains(".hikae-")), "{left:?}");
     std::fs::write(folder.path().join("a.hik"), whole).unwrap();
+    hikae(folder.path(), ["restore", "a.hik", "no/such/folder/x.img"]).expect(3).says(&["no/such/folder"]);
+}
+
+#[test]
+fn a_link_is_followed_to_a_file_and_refused_where_it_leads_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = small_image(folder.path());
     // Through a symbolic link the file that it leads to is replaced, and the link stays one.
-    shell(folder.path(), "mkdir sub; mv old.img sub; ln -s sub/old.img link.img");
+    shell(folder.path(), "mkdir sub; echo old > sub/old.img; ln -s sub/old.img link.img");
     hikae(folder.path(), ["restore", "a.hik", "link.img", "--yes"]).expect(0);
     assert!(folder.path().join("link.img").symlink_metadata().unwrap().is_symlink());
     assert!(std::fs::read(folder.path().join("sub/old.img")).unwrap() == bytes);
@@ -207,5 +216,4 @@ fn an_existing_file_is_replaced_only_on_a_word_and_only_by_a_whole_disk() {
         assert!(left.is_err() || left.unwrap().is_symlink(), "{target}");
     }
     assert!(!folder.path().join("gone").exists());
-    hikae(folder.path(), ["restore", "a.hik", "no/such/folder/x.img"]).expect(3).says(&["no/such/folder"]);
 }
