@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::export::Exports;
 use crate::handshake::handshake;
-use crate::stream::{Address, Listener, Place, Stream};
+use crate::stream::{Address, Bell, Listener, Place, Stream};
 use crate::transmission;
 
 /// What clients may take.
@@ -48,6 +48,7 @@ pub type Log = dyn Fn(&str) + Send + Sync;
 pub struct Server {
     listener: Listener,
     place: Place,
+    bell: Arc<Bell>,
     shared: Arc<Shared>,
 }
 
@@ -75,7 +76,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct Stop {
     shared: Arc<Shared>,
-    place: Place,
+    bell: Arc<Bell>,
 }
 
 impl Stop {
@@ -84,7 +85,7 @@ impl Stop {
         if self.shared.stopping.swap(true, Ordering::SeqCst) {
             return;
         }
-        self.place.knock();
+        self.bell.ring();
         self.shared.connections().streams.values().for_each(Stream::end);
     }
 }
@@ -93,9 +94,9 @@ impl Server {
     /// Listens. Fails where the address is taken or may not be used.
     pub fn bind(address: &Address, exports: Arc<dyn Exports>, limits: Limits, log: Box<Log>) -> io::Result<Self> {
         let listener = Listener::bind(address)?;
-        let place = listener.place()?;
+        let (place, bell) = (listener.place()?, Arc::new(listener.bell()?));
         let shared = Shared { exports, limits, log, stopping: AtomicBool::new(false), connections: Mutex::default() };
-        Ok(Self { listener, place, shared: Arc::new(shared) })
+        Ok(Self { listener, place, bell, shared: Arc::new(shared) })
     }
 
     /// Where clients reach it.
@@ -105,7 +106,7 @@ impl Server {
 
     /// What ends it.
     pub fn stopper(&self) -> Stop {
-        Stop { shared: Arc::clone(&self.shared), place: self.place.clone() }
+        Stop { shared: Arc::clone(&self.shared), bell: Arc::clone(&self.bell) }
     }
 
     /// Serves until it is stopped, and returns when all that was received is done.
@@ -114,6 +115,7 @@ impl Server {
             while !self.shared.stopping.load(Ordering::SeqCst) {
                 let stream = match self.listener.accept() {
                     Ok(stream) => stream,
+                    Err(_) if self.shared.stopping.load(Ordering::SeqCst) => break,
                     Err(error) => {
                         // Out of descriptors, or a client that was gone before it came: others may still come.
                         (self.shared.log)(&format!("cannot take a connection: {error}"));

@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 #[cfg(unix)]
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::OwnedFd;
+#[cfg(unix)]
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 #[cfg(unix)]
 use std::os::unix::net::{UnixListener, UnixStream};
+#[cfg(unix)]
+use std::path::Path;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -37,8 +41,19 @@ impl FromStr for Address {
 /// A socket that takes connections.
 pub(crate) enum Listener {
     Tcp(TcpListener),
+    /// With the number of its file.
     #[cfg(unix)]
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, PathBuf, Option<FileNumber>),
+}
+
+/// Device and inode number.
+#[cfg(unix)]
+type FileNumber = (u64, u64);
+
+/// The number of what stands at a path, no link followed.
+#[cfg(unix)]
+fn number_of(path: &Path) -> Option<FileNumber> {
+    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 impl Listener {
@@ -56,7 +71,8 @@ impl Listener {
                 if is_socket && UnixStream::connect(path).is_err_and(refused) {
                     std::fs::remove_file(path)?;
                 }
-                Ok(Self::Unix(UnixListener::bind(path)?, path.clone()))
+                let listener = UnixListener::bind(path)?;
+                Ok(Self::Unix(listener, path.clone(), number_of(path)))
             }
             #[cfg(not(unix))]
             Address::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets")),
@@ -72,7 +88,7 @@ impl Listener {
                 Ok(Stream::Tcp(stream))
             }
             #[cfg(unix)]
-            Self::Unix(listener, _) => Ok(Stream::Unix(listener.accept()?.0)),
+            Self::Unix(listener, ..) => Ok(Stream::Unix(listener.accept()?.0)),
         }
     }
 
@@ -81,7 +97,16 @@ impl Listener {
         match self {
             Self::Tcp(listener) => Ok(Place::Tcp(listener.local_addr()?)),
             #[cfg(unix)]
-            Self::Unix(_, path) => Ok(Place::Unix(path.clone())),
+            Self::Unix(_, path, _) => Ok(Place::Unix(path.clone())),
+        }
+    }
+
+    /// What wakes who waits for connections here.
+    pub(crate) fn bell(&self) -> io::Result<Bell> {
+        match self {
+            Self::Tcp(listener) => Ok(Bell::Address(listener.local_addr()?)),
+            #[cfg(unix)]
+            Self::Unix(listener, ..) => Ok(Bell::Socket(OwnedFd::from(listener.try_clone()?).into())),
         }
     }
 }
@@ -89,9 +114,41 @@ impl Listener {
 #[cfg(unix)]
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            // Where it is gone already, somebody else has removed it.
-            let _ = std::fs::remove_file(path);
+        if let Self::Unix(_, path, number) = self {
+            // Where it is gone, somebody else has removed it, and perhaps made another one.
+            if number.is_some() && number_of(path) == *number {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// Wakes who waits for connections.
+pub(crate) enum Bell {
+    /// By a connection that is let go at once.
+    Address(SocketAddr),
+    /// By the end of the listening socket, whose path may be gone.
+    #[cfg(unix)]
+    Socket(UnixStream),
+}
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        match self {
+            Self::Address(address) => {
+                let mut address = *address;
+                // Who listens at all addresses is reached at this one; Windows connects to no unspecified one.
+                match address {
+                    SocketAddr::V4(all) if all.ip().is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+                    SocketAddr::V6(all) if all.ip().is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+                    _ => {}
+                }
+                drop(TcpStream::connect_timeout(&address, Duration::from_secs(1)));
+            }
+            #[cfg(unix)]
+            Self::Socket(listener) => {
+                let _ = listener.shutdown(Shutdown::Both);
+            }
         }
     }
 }
@@ -109,17 +166,6 @@ impl Place {
     /// Whether others than this machine can reach it.
     pub fn is_public(&self) -> bool {
         matches!(self, Self::Tcp(address) if !address.ip().is_loopback())
-    }
-
-    /// Connects and lets go at once, to wake who waits for connections.
-    pub(crate) fn knock(&self) {
-        match self {
-            Self::Tcp(address) => drop(TcpStream::connect_timeout(address, Duration::from_secs(1))),
-            #[cfg(unix)]
-            Self::Unix(path) => drop(UnixStream::connect(path)),
-            #[cfg(not(unix))]
-            Self::Unix(_) => {}
-        }
     }
 }
 

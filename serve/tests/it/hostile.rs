@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serve::Limits;
+use serve::{Address, Limits};
 
 use crate::client::{LEN, Running, content};
 
@@ -137,8 +137,7 @@ fn requests_that_cannot_be_done_wait_as_others_do() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    let server =
-        Running::start_at(&serve::Address::Unix(path.clone()), Limits { in_flight: 1 << 20, ..Limits::default() });
+    let server = Running::start_at(&Address::Unix(path.clone()), Limits { in_flight: 1 << 20, ..Limits::default() });
     let mut deaf = std::os::unix::net::UnixStream::connect(path).unwrap();
     deaf.read_exact(&mut [0; 18]).unwrap();
     deaf.write_all(&[&[0, 0, 0, 3], &b"IHAVEOPT"[..], &7_u32.to_be_bytes(), &6_u32.to_be_bytes(), &[0; 6]].concat())
@@ -200,4 +199,39 @@ fn many_connections_are_served_and_one_too_many_is_closed() {
     let _one_more = server.ready("");
     let mut too_many = server.connect();
     assert!(too_many.is_ended());
+}
+
+/// Ends a server. Fails where it does not end.
+fn end(server: Running) {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(server);
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_secs(20)).expect("a server that was told to end goes on");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_server_whose_socket_was_removed_ends_and_removes_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let start = || Running::start_at(&Address::Unix(path.clone()), Limits::default());
+    end(start());
+    assert!(!path.exists());
+    let server = start();
+    std::fs::remove_file(&path).unwrap();
+    let newer = start();
+    end(server);
+    assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+    end(newer);
+    assert!(!path.exists());
+    let server = start();
+    drop(folder);
+    end(server);
+}
+
+#[test]
+fn a_server_at_all_addresses_ends() {
+    end(Running::start_at(&Address::Tcp("0.0.0.0:0".to_owned()), Limits::default()));
 }
