@@ -7,6 +7,7 @@
 
 pub(crate) mod accelerator;
 pub(crate) mod agent;
+pub(crate) mod argument;
 pub(crate) mod channel;
 pub(crate) mod contents;
 pub(crate) mod desktop;

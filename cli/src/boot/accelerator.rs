@@ -15,6 +15,7 @@ use unix::{NATIVE, may_work};
 #[cfg(windows)]
 use windows::{NATIVE, may_work};
 
+use crate::boot::argument::value_with_path;
 use crate::boot::start::Firmware;
 
 /// How long the probe may take; emulation needs a tenth of it.
@@ -56,7 +57,7 @@ fn passes(qemu: &Path, folder: &Path, accelerator: &[&str]) -> bool {
     let mut command = Command::new(qemu);
     command.args(accelerator).args(["-m", "16", "-display", "none", "-nodefaults", "-no-reboot"]);
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-drive"]);
-    command.arg(super::machine::drive("if=ide,format=raw,readonly=off,snapshot=on,file=", &disk));
+    command.arg(value_with_path("if=ide,format=raw,readonly=off,snapshot=on,file=", &disk));
     let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let Ok(mut child) = started else { return false };
     let start = Instant::now();

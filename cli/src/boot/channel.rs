@@ -25,7 +25,7 @@ pub(crate) use unix::{Listener, Stream, disk, is_end_of};
 #[cfg(windows)]
 pub(crate) use windows::{Listener, Stream, disk, is_end_of};
 
-use crate::boot::machine::drive;
+use crate::boot::argument::value_with_path;
 use crate::exit::Failure;
 
 /// A word that nobody can guess: 128 bits of the system's random numbers.
@@ -44,7 +44,7 @@ pub(crate) fn disk_argument(before: &str, place: &Place, name: &str) -> OsString
     let name = if name.is_empty() { String::new() } else { format!("file.export={name},") };
     let before = format!("{before}file.driver=nbd,{name}file.server.type=");
     match place {
-        Place::Unix(path) => drive(&format!("{before}unix,file.server.path="), path),
+        Place::Unix(path) => value_with_path(&format!("{before}unix,file.server.path="), path),
         Place::Tcp(address) => {
             format!("{before}inet,file.server.host={},file.server.port={}", address.ip(), address.port()).into()
         }

@@ -7,6 +7,7 @@ use std::process::Command;
 use serve::stream::Place;
 
 use crate::boot::accelerator::{self, Accelerator};
+use crate::boot::argument::value_with_path;
 use crate::boot::channel::disk_argument;
 use crate::boot::start::{Firmware, find_ovmf};
 use crate::boot::{process, programs};
@@ -101,16 +102,6 @@ impl Qemu {
     }
 }
 
-/// A value of `-drive` that ends in a path, in which QEMU wants commas twice.
-pub(crate) fn drive(before: &str, path: &Path) -> OsString {
-    let mut value = OsString::from(before);
-    match path.to_str() {
-        Some(text) => value.push(text.replace(',', ",,")),
-        None => value.push(path),
-    }
-    value
-}
-
 /// OVMF with a fresh copy of its variables: those of another machine know other disks, and do not boot this one.
 fn firmware_arguments(qemu: &Path, folder: &Path) -> Result<Vec<OsString>, Failure> {
     let ovmf = find_ovmf(qemu).ok_or_else(|| {
@@ -121,9 +112,9 @@ fn firmware_arguments(qemu: &Path, folder: &Path) -> Result<Vec<OsString>, Failu
         .map_err(|error| Failure::Failed(format!("cannot copy {}: {error}", ovmf.variables.display())))?;
     Ok(vec![
         "-drive".into(),
-        drive("if=pflash,format=raw,readonly=on,file=", &ovmf.code),
+        value_with_path("if=pflash,format=raw,readonly=on,file=", &ovmf.code),
         "-drive".into(),
-        drive("if=pflash,format=raw,file=", &variables),
+        value_with_path("if=pflash,format=raw,file=", &variables),
     ])
 }
 
@@ -166,11 +157,6 @@ pub(crate) fn sets_display(more: &[OsString]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn commas_in_paths_are_doubled() {
-        assert_eq!(drive("file=", Path::new("/a,b")), OsString::from("file=/a,,b"));
-    }
 
     #[test]
     fn sectors_of_4096_bytes_are_told_to_the_guest() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serve::Address;
 
-use crate::boot::machine::drive;
+use crate::boot::argument::value_with_path;
 use crate::exit::Failure;
 
 /// A connection.
@@ -31,7 +31,7 @@ impl Listener {
 
     /// How a character device of QEMU connects to it, as the end of its description.
     pub(crate) fn argument(&self) -> io::Result<OsString> {
-        Ok(drive("path=", &self.path))
+        Ok(value_with_path("path=", &self.path))
     }
 
     /// Who has come, if somebody has.
