@@ -1,7 +1,7 @@
 //! The undo file: what the target was before, and how far a restore came. Laid out in `docs/restore.md` section 4.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -184,8 +184,9 @@ impl Undo {
 
     /// Opens a file to go on with its session or to put back what it saved.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new().read(true).append(true).open(path);
-        let file = file.map_err(|error| Error::io("open", path, error))?;
+        // Not for appending: on Windows such a handle may not shorten the file.
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let mut file = file.map_err(|error| Error::io("open", path, error))?;
         lock(&file, path)?;
         let mut text = Vec::new();
         let read = file.metadata().map_err(|error| Error::io("examine", path, error))?.len();
@@ -202,7 +203,9 @@ impl Undo {
             return Err(Error::unsupported(path.display(), format!("version {}", start.version)));
         }
         // What was torn is cut off, so that the next entry starts a line.
-        file.set_len(valid).map_err(|error| Error::io("cut the torn end of", path, error))?;
+        file.set_len(valid)
+            .and_then(|()| file.seek(SeekFrom::Start(valid)))
+            .map_err(|error| Error::io("cut the torn end of", path, error))?;
         let mut undo =
             Self { file, path: path.to_owned(), start: *start, saved: Vec::new(), phase: Phase::Saving, done: 0 };
         for entry in entries {
