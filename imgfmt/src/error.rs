@@ -9,13 +9,13 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-use unix::MEDIUM_ERRORS;
-#[cfg(unix)]
 pub use unix::UNREADABLE_SECTOR;
-#[cfg(windows)]
-use windows::MEDIUM_ERRORS;
+#[cfg(unix)]
+use unix::{GONE_ERRORS, MEDIUM_ERRORS};
 #[cfg(windows)]
 pub use windows::UNREADABLE_SECTOR;
+#[cfg(windows)]
+use windows::{GONE_ERRORS, MEDIUM_ERRORS};
 
 /// The result of every call in this library that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -109,6 +109,13 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Says whether a call failed because nothing stands at its path, or because the device there is gone or has no medium.
+    pub fn is_gone(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        let by_code = source.raw_os_error().is_some_and(|code| GONE_ERRORS.contains(&code));
+        by_code || source.kind() == std::io::ErrorKind::NotFound
+    }
 }
 
 /// A message with its causes, on one line.
@@ -138,5 +145,20 @@ mod tests {
         let others: Vec<_> = others.filter_map(|error| error.raw_os_error()).collect();
         assert!(others.len() > 3);
         assert!(others.into_iter().all(|code| !failed(code).is_unreadable_medium()));
+    }
+
+    #[test]
+    fn a_device_that_is_gone_is_told_from_every_other_failure() {
+        use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem, ResourceBusy, StorageFull};
+        let failed = |code| Error::io("open", "a disk", std::io::Error::from_raw_os_error(code));
+        let codes_of = |kinds: &[std::io::ErrorKind]| -> Vec<i32> {
+            (1..2000).filter(|code| kinds.contains(&std::io::Error::from_raw_os_error(*code).kind())).collect()
+        };
+        let (missing, others) =
+            (codes_of(&[NotFound]), codes_of(&[PermissionDenied, ReadOnlyFilesystem, ResourceBusy, StorageFull]));
+        assert!(!missing.is_empty() && missing.into_iter().all(|code| failed(code).is_gone()));
+        assert!(others.len() > 3 && others.into_iter().all(|code| !failed(code).is_gone()));
+        assert!(GONE_ERRORS.iter().all(|code| failed(*code).is_gone() && !failed(*code).is_unreadable_medium()));
+        assert!(!failed(UNREADABLE_SECTOR).is_gone() && !Error::Cancelled.is_gone());
     }
 }

@@ -9,5 +9,11 @@ pub(super) const MEDIUM_ERRORS: &[i32] = &[
     483, // ERROR_IO_DEVICE, ERROR_DISK_OPERATION_FAILED.
     1117, 1127,
 ];
+/// What is answered by a device that is not there any more, or has no medium. Source: the same.
+pub(super) const GONE_ERRORS: &[i32] = &[
+    // ERROR_NOT_READY, ERROR_DEV_NOT_EXIST, ERROR_NO_SUCH_DEVICE.
+    21, 55, 433, // ERROR_MEDIA_CHANGED, ERROR_NO_MEDIA_IN_DRIVE, ERROR_DEVICE_NOT_CONNECTED, ERROR_DEVICE_REMOVED.
+    1110, 1112, 1167, 1617,
+];
 /// What this system answers to a read of a sector that the medium has lost.
 pub const UNREADABLE_SECTOR: i32 = 23;

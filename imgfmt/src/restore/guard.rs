@@ -239,11 +239,7 @@ pub fn open(system: &System, facts: &Facts, scope: Scope) -> Result<Opened> {
     let (path, start, len) = place_of(facts, scope)?;
     let name = facts.given.display();
     let target = match DeviceTarget::open(&path, facts.sector_size) {
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::Refused(format!("{name} has vanished since it was looked at")));
-        }
-        // "No medium", "no such device".
-        Err(Error::Io { source, .. }) if matches!(source.raw_os_error(), Some(6 | 19 | 123)) => {
+        Err(error) if error.is_gone() => {
             return Err(Error::Refused(format!("{name} has vanished since it was looked at")));
         }
         target => target?,
