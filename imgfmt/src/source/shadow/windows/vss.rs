@@ -1,12 +1,14 @@
 //! The Volume Shadow Copy Service: its functions and objects, as far as a backup of whole volumes calls them. What is done with them is next door.
 //!
-//! `vssapi.dll` and COM's libraries are loaded when shadow copies are asked for and not before, always from the system's folder. The objects are called
+//! `vssapi.dll` and COM's libraries are loaded when shadow copies are asked for and not before, always from the system's folder, and stay loaded: threads of
+//! theirs may still be on their way out when the last object has gone. The objects are called
 //! through their tables of functions: the interface is a C++ class, in the order in which its header declares it.
 //!
 //! Source: vsbackup.h, vss.h and "Overview of Processing a Backup Under VSS" in the Windows documentation.
 #![expect(unsafe_code, reason = "calls through tables of functions of the Windows API")]
 
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
@@ -155,7 +157,7 @@ struct SnapshotProperties {
     state: i32,
 }
 
-/// The functions of the libraries. They stay loaded for as long as this lives.
+/// The functions of the libraries.
 struct Api {
     create: unsafe extern "system" fn(*mut *mut Object) -> i32,
     free_properties: unsafe extern "system" fn(*mut SnapshotProperties),
@@ -163,7 +165,6 @@ struct Api {
     end_com: unsafe extern "system" fn(),
     secure_com: SecureCom,
     free_text: unsafe extern "system" fn(*mut u16),
-    _libraries: [Library; 3],
 }
 
 /// `CoInitializeSecurity`.
@@ -182,10 +183,11 @@ type SecureCom = unsafe extern "system" fn(
 /// What loading a library or finding a function fails with: `HRESULT_FROM_WIN32(ERROR_MOD_NOT_FOUND)`.
 const NOT_THERE: i32 = codes::hresult(0x8007_007e);
 
-fn load(name: &'static str) -> Called<Library> {
+/// Loads a library for as long as the process lives.
+fn load(name: &'static str) -> Called<ManuallyDrop<Library>> {
     // SAFETY: a library of the system, from the system's folder and nowhere else.
     let library = unsafe { Library::load_with_flags(name, LOAD_LIBRARY_SEARCH_SYSTEM32) };
-    library.map_err(|_| Failed { call: name, code: NOT_THERE })
+    library.map(ManuallyDrop::new).map_err(|_| Failed { call: name, code: NOT_THERE })
 }
 
 /// A function of a library.
@@ -211,7 +213,6 @@ impl Api {
                 end_com: function(&com, "CoUninitialize")?,
                 secure_com: function(&com, "CoInitializeSecurity")?,
                 free_text: function(&text, "SysFreeString")?,
-                _libraries: [vss, com, text],
             })
         }
     }
@@ -334,7 +335,7 @@ impl Backup {
     }
 
     fn table(&self) -> &Table {
-        // SAFETY: the object lives for as long as this does, and its table for as long as the library.
+        // SAFETY: the object lives for as long as this does, and its table for as long as the process.
         unsafe { &*self.object.as_ref().table }
     }
 
@@ -455,7 +456,7 @@ impl Drop for Backup {
 /// Waits until what was begun is done.
 fn wait(call: &'static str, running: NonNull<AsyncObject>) -> Called {
     let this = running.as_ptr();
-    // SAFETY: the object lives until it is released, and its table for as long as the library.
+    // SAFETY: the object lives until it is released, and its table for as long as the process.
     let table = unsafe { &*running.as_ref().table };
     let started = Instant::now();
     loop {
