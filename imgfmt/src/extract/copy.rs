@@ -98,7 +98,9 @@ impl Begun {
         let new = folder.new_file()?;
         let of = StreamsOf { node, name: &name, new: Some(&new) };
         let streams = keep_streams(files, options, &folder, of, &mut metadata, &mut notes)?;
-        platform::make_sparse(&new.file)
+        // Some programs take no sparse files: Hyper-V as disks, Windows as page files. So only what has holes becomes one.
+        let sparse = if has_hole(&*content) { platform::make_sparse(&new.file) } else { Ok(()) };
+        sparse
             .and_then(|()| new.file.set_len(content.len()))
             .map_err(|error| Error::io("set the length of", folder.path().join(&name), error))?;
         Ok(Self { new, content, name, path, metadata, streams, notes: Mutex::new(notes), failed: Mutex::new(None) })
@@ -249,6 +251,19 @@ pub(crate) fn holds(file: &File, content: &dyn Content, hands: &mut Hands) -> Re
     Ok(true)
 }
 
+/// Says whether a content has a hole. What cannot be told is found out by who reads it.
+fn has_hole(content: &dyn Content) -> bool {
+    let mut at = 0;
+    while at < content.len() {
+        match content.extent_at(at) {
+            Ok(extent) if extent.kind == ExtentKind::Zero => return true,
+            Ok(extent) if extent.end() > at => at = extent.end(),
+            _ => return false,
+        }
+    }
+    false
+}
+
 /// Copies a range, holes as holes. Returns phrases for what was salvaged around.
 pub(crate) fn copy_range(
     content: &dyn Content,
@@ -323,4 +338,51 @@ fn other(
     }
     folder.special(name, attributes.kind)?;
     Ok(folder.apply_to_name(name, attributes.kind, &metadata))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Extent;
+
+    /// A content of extents of 100 bytes.
+    #[derive(Debug)]
+    struct Extents(Vec<ExtentKind>);
+
+    impl Content for Extents {
+        fn len(&self) -> u64 {
+            u64::try_from(self.0.len()).unwrap() * 100
+        }
+
+        fn read_at(&self, _: &mut [u8], _: u64) -> Result<()> {
+            Err(Error::Cancelled)
+        }
+
+        fn extent_at(&self, offset: u64) -> Result<Extent> {
+            let kind = self.0[usize::try_from(offset / 100).unwrap()];
+            if kind == ExtentKind::Bad {
+                return Err(Error::Cancelled);
+            }
+            Ok(Extent { offset, len: 100 - offset % 100, kind })
+        }
+
+        fn places(&self) -> Option<Vec<Range<u64>>> {
+            None
+        }
+    }
+
+    #[test]
+    fn holes_are_found_wherever_they_lie() {
+        use ExtentKind::{Bad, Data, Zero};
+        for (extents, expected) in [
+            (vec![], false),
+            (vec![Data, Data], false),
+            (vec![Zero], true),
+            (vec![Data, Data, Zero], true),
+            (vec![Data, Zero, Data], true),
+            (vec![Data, Bad, Zero], false),
+        ] {
+            assert_eq!(has_hole(&Extents(extents.clone())), expected, "{extents:?}");
+        }
+    }
 }
