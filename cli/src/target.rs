@@ -197,10 +197,15 @@ pub(crate) fn undo_path(given: Option<&Path>, facts: &Facts) -> PathBuf {
 }
 
 fn undo_prefix(facts: &Facts) -> String {
-    let name = facts.given.file_name().unwrap_or_default().to_string_lossy();
-    let safe: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '_' }).collect();
-    format!("hikae-{safe}-")
+    // A path of a device of Windows is a prefix without a name.
+    let name = facts.given.file_name().unwrap_or(facts.given.as_os_str()).to_string_lossy();
+    format!("hikae-{}-", plain_name(&name))
+}
+
+/// The name with `_` for what is not plain in names of files everywhere, and not at its start.
+fn plain_name(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '_' };
+    name.trim_start_matches(['\\', '/', '.', '?']).chars().map(plain).collect()
 }
 
 fn now() -> String {
@@ -401,5 +406,23 @@ fn report(from: &From, facts: &Facts, plan: &Plan, restored: &Restored, undo: &P
             start.saturating_add(*len),
             short_size(*len)
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn undo_files_are_named_after_their_target() {
+        for (name, plain) in [
+            ("sdb", "sdb"),
+            (r"\\.\PhysicalDrive12", "PhysicalDrive12"),
+            (r"\\.\E:", "E_"),
+            (r"\\?\Volume{0a-1b}", "Volume_0a_1b_"),
+            ("my disk.img", "my_disk.img"),
+        ] {
+            assert_eq!(plain_name(name), plain);
+        }
     }
 }
