@@ -22,8 +22,8 @@ use windows_sys::Wdk::Storage::FileSystem::{
     NtSetInformationFile,
 };
 use windows_sys::Win32::Foundation::{
-    ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS, ERROR_DIRECTORY, ERROR_NO_MORE_FILES, ERROR_PRIVILEGE_NOT_HELD,
-    OBJ_CASE_INSENSITIVE, RtlNtStatusToDosError, UNICODE_STRING,
+    ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS, ERROR_DIRECTORY, ERROR_FILE_NOT_FOUND, ERROR_NO_MORE_FILES,
+    ERROR_PRIVILEGE_NOT_HELD, OBJ_CASE_INSENSITIVE, RtlNtStatusToDosError, UNICODE_STRING,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     DELETE, FILE_ATTRIBUTE_ARCHIVE, FILE_ATTRIBUTE_DIRECTORY, FILE_ATTRIBUTE_HIDDEN, FILE_ATTRIBUTE_NORMAL,
@@ -481,7 +481,8 @@ impl Folder {
             };
             if done == 0 {
                 let error = io::Error::last_os_error();
-                let ended = is(&error, ERROR_NO_MORE_FILES);
+                // FAT says of an empty root that there is no such file.
+                let ended = is(&error, ERROR_NO_MORE_FILES) || is(&error, ERROR_FILE_NOT_FOUND);
                 return if ended { Ok(entries) } else { Err(Error::io("list", &self.path, error)) };
             }
             class = FileIdBothDirectoryInfo;
