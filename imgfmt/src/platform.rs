@@ -10,6 +10,8 @@ mod unix;
 pub(crate) mod windows;
 #[cfg(any(windows, test))]
 pub(crate) mod windows_names;
+#[cfg(any(windows, test))]
+mod windows_numbers;
 
 #[cfg(unix)]
 pub(crate) use unix::{

@@ -22,15 +22,16 @@ use windows_sys::Win32::System::IO::DeviceIoControl;
 use windows_sys::Win32::System::Ioctl::{
     DISK_GEOMETRY, FILE_ALLOCATED_RANGE_BUFFER, FSCTL_ALLOW_EXTENDED_DASD_IO, FSCTL_QUERY_ALLOCATED_RANGES,
     FSCTL_SET_SPARSE, GET_LENGTH_INFORMATION, IOCTL_DISK_GET_DRIVE_GEOMETRY, IOCTL_DISK_GET_LENGTH_INFO,
-    IOCTL_STORAGE_GET_DEVICE_NUMBER, STORAGE_DEVICE_NUMBER,
+    IOCTL_STORAGE_GET_DEVICE_NUMBER,
 };
 
 use super::windows_names::{DevicePath, device_path, without_prefix};
+use super::windows_numbers::{device_number, number_in};
 use super::{FileId, FileRun, Standing, aligned};
 
 pub(crate) use locks::{try_lock, try_lock_shared, unlock};
 
-/// The number of a volume that lies on no single disk, or of which the system does not say where it lies.
+/// The number of a volume that lies on no single disk or on none at all, or of which the system does not say where it lies.
 pub(crate) const UNKNOWN_DEVICE: u64 = u64::MAX;
 
 /// Says whether an error is what devices answer to a range that is not of whole sectors.
@@ -205,21 +206,11 @@ pub(crate) fn standing(path: &Path) -> io::Result<Standing> {
     })
 }
 
-/// One number for a disk and a partition of it (0 for the whole disk).
-fn device_number(disk: u32, partition: u32) -> u64 {
-    (u64::from(disk) << 32) | u64::from(partition)
-}
-
 /// The number of an open device.
 fn number_of(device: &File) -> u64 {
-    let mut number = STORAGE_DEVICE_NUMBER::default();
-    match control::<(), _>(device, IOCTL_STORAGE_GET_DEVICE_NUMBER, None, Some(&mut number)) {
-        Ok(_) if number.DeviceNumber != u32::MAX => {
-            let partition = if number.PartitionNumber == u32::MAX { 0 } else { number.PartitionNumber };
-            device_number(number.DeviceNumber, partition)
-        }
-        _ => UNKNOWN_DEVICE,
-    }
+    let mut reply = [0; 12];
+    let answered = control_bytes(device, IOCTL_STORAGE_GET_DEVICE_NUMBER, &[], &mut reply);
+    answered.ok().and_then(|len| number_in(reply.get(..len)?)).unwrap_or(UNKNOWN_DEVICE)
 }
 
 /// What makes a file or a device itself: the file, and the device that it stands for.
