@@ -224,7 +224,8 @@ pub(crate) fn identity(file: &File) -> io::Result<Identity> {
 /// The identity of what stands at a path, links followed.
 pub(crate) fn identity_of_path(path: &Path) -> io::Result<Identity> {
     if device_path(&path.to_string_lossy()).is_some() {
-        return identity(&open_disk(path)?);
+        // A volume that is locked, by us too, opens for questions only.
+        return Ok((device_id(&open_for_questions(path)?), 0));
     }
     identity(&File::options().access_mode(0).custom_flags(FILE_FLAG_BACKUP_SEMANTICS).open(path)?)
 }
@@ -292,17 +293,21 @@ pub(crate) fn same_file(a: &Path, b: &Path) -> io::Result<bool> {
 
 /// What makes an open file itself; of a device, its number.
 pub(crate) fn file_id(file: &File) -> io::Result<FileId> {
+    // A file does not know this call. The other way round, some filesystems answer for a volume as for one of their files.
+    if device_only_len(file).is_ok() {
+        return Ok(device_id(file));
+    }
     let mut info = BY_HANDLE_FILE_INFORMATION::default();
     // SAFETY: the handle is open for the length of the call, and the structure is there to be filled.
     let done = unsafe { GetFileInformationByHandle(file.as_raw_handle(), &raw mut info) };
     if done == 0 {
-        let error = io::Error::last_os_error();
-        return match device_only_len(file) {
-            Ok(_) => Ok((u64::MAX, number_of(file))),
-            Err(_) => Err(error),
-        };
+        return Err(io::Error::last_os_error());
     }
     Ok((info.dwVolumeSerialNumber.into(), (u64::from(info.nFileIndexHigh) << 32) | u64::from(info.nFileIndexLow)))
+}
+
+fn device_id(device: &File) -> FileId {
+    (u64::MAX, number_of(device))
 }
 
 /// What something is that is no regular file, in words.

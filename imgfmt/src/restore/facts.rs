@@ -10,6 +10,7 @@ use crate::platform::{self, Standing};
 use crate::source::device::DeviceNumber;
 use crate::source::disks::DiskDescription;
 use crate::source::{FileDisk, System};
+use crate::target::DeviceTarget;
 
 /// What stands at the path of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,21 @@ pub struct Facts {
 impl Facts {
     /// Looks at an existing file or block device.
     pub fn examine(system: &System, path: &Path) -> Result<Self> {
+        Self::examine_by(system, path, &|real, sector_size| FileDisk::open(real, sector_size))
+    }
+
+    /// Looks once more at what stands at a path, while `opened` keeps others from it: where that is what was opened, it may not open otherwise.
+    pub(crate) fn examine_again(system: &System, path: &Path, opened: &DeviceTarget) -> Result<Self> {
+        Self::examine_by(system, path, &|real, sector_size| {
+            if real != opened.path() {
+                return FileDisk::open(real, sector_size);
+            }
+            let again = opened.again().map_err(|error| Error::io("open", real, error))?;
+            FileDisk::from_file(again, real, sector_size)
+        })
+    }
+
+    fn examine_by(system: &System, path: &Path, open: &dyn Fn(&Path, u32) -> Result<FileDisk>) -> Result<Self> {
         let real = platform::real_path(path).map_err(|error| Error::io("find", path, error))?;
         let failed = |error| Error::io("examine", &real, error);
         let standing = platform::standing(&real).map_err(failed)?;
@@ -75,7 +91,7 @@ impl Facts {
             let what = if standing == Standing::Folder { "a folder" } else { "neither a file nor a block device" };
             return Err(Error::Refused(format!("{} is {what}: it cannot be a target", path.display())));
         };
-        let probe = match (FileDisk::open(&real, 512), &place) {
+        let probe = match (open(&real, 512), &place) {
             // Where even reading is refused, the reason that matters comes first.
             (Err(_), Place::Disk(disk) | Place::Part { disk, .. }) if disk.is_system() => {
                 return Err(Error::Refused(format!("{} is the disk that this system runs from", path.display())));
@@ -92,7 +108,7 @@ impl Facts {
                 path.display()
             )));
         }
-        let disk = FileDisk::open(&real, sector_size)?;
+        let disk = open(&real, sector_size)?;
         let layout = read_layout_or_none(&disk)?;
         let digest = table_digest(&disk, &layout)?;
         let (inode, _) = platform::identity_of_path(&real).map_err(failed)?;

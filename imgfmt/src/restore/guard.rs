@@ -248,7 +248,7 @@ pub fn open(system: &System, facts: &Facts, scope: Scope) -> Result<Opened> {
         Err(Error::Refused(format!("{name} is not the disk that was looked at: {what} changed; nothing was written")))
     };
     // Everything is asked again now that nobody else can change it, and through the open file where that is possible.
-    let now = Facts::examine(system, &facts.given)?;
+    let now = Facts::examine_again(system, &facts.given, &target)?;
     if now.path != facts.path || now.inode != facts.inode || now.device != facts.device {
         return changed("what its name leads to");
     }

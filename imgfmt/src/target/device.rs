@@ -139,8 +139,13 @@ impl DeviceTarget {
         };
         let failed = |error| Error::io("open again", &self.path, error);
         let direct = system::open_direct(&self.path).and_then(|file| file.map(checked).transpose()).map_err(failed)?;
-        let plain = platform::open_disk(&self.path).and_then(checked).map_err(failed)?;
+        let plain = self.again().and_then(checked).map_err(failed)?;
         Ok(ReadBack { direct, plain, path: self.path.clone(), len: self.len, sector_size: self.sector_size })
+    }
+
+    /// Opens what stands at its path once more for reading. A volume that is locked opens for nobody, so it is reached through what is open.
+    pub(crate) fn again(&self) -> std::io::Result<File> {
+        system::open_again(&self.file, &self.path)
     }
 
     /// Has the kernel read the partition table again. Nothing to do for a file.

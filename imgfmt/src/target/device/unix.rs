@@ -11,6 +11,7 @@ use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, falloc
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::platform;
 use crate::target::device::ioctl;
 
 /// Major number of loop devices on Linux.
@@ -77,6 +78,11 @@ pub(super) fn forget(file: &File, offset: u64, len: u64) {
 /// Has a device write out and forget its buffers. Not every device has buffers of its own.
 pub(super) fn drop_buffers(device: &File) {
     let _ = ioctl::flush_buffers(device);
+}
+
+/// Opens what stands at the path of an open target once more for reading.
+pub(super) fn open_again(_file: &File, path: &Path) -> io::Result<File> {
+    platform::open_disk(path)
 }
 
 /// Opens for reading past the caches; `None` where the filesystem has no such reads.

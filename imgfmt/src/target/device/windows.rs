@@ -7,14 +7,16 @@ use std::io;
 use std::os::windows::fs::OpenOptionsExt;
 use std::path::Path;
 
-use windows_sys::Win32::Foundation::{ERROR_INVALID_PARAMETER, ERROR_SHARING_VIOLATION, ERROR_WRITE_PROTECT};
+use windows_sys::Win32::Foundation::{
+    ERROR_INVALID_FUNCTION, ERROR_INVALID_PARAMETER, ERROR_NOT_SUPPORTED, ERROR_SHARING_VIOLATION, ERROR_WRITE_PROTECT,
+};
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_FLAG_NO_BUFFERING, FILE_FLAG_WRITE_THROUGH, FILE_SHARE_READ, FILE_SHARE_WRITE,
 };
 use windows_sys::Win32::System::Ioctl::{FSCTL_SET_ZERO_DATA, IOCTL_DISK_UPDATE_PROPERTIES};
 
 use crate::error::{Error, Result};
-use crate::platform::windows::{allow_all_sectors, control_bytes};
+use crate::platform::windows::{allow_all_sectors, control_bytes, open_disk};
 use crate::platform::windows_names::{DevicePath, device_path};
 use crate::source::device::windows::runs_at;
 use crate::source::device::windows::volumes::{dismount, lock, lock_all};
@@ -77,8 +79,21 @@ pub(super) fn forget(_file: &File, _offset: u64, _len: u64) {}
 /// Has a device forget its buffers: there is no such call, and reads past them need none.
 pub(super) fn drop_buffers(_device: &File) {}
 
+fn is_volume(path: &Path) -> bool {
+    matches!(device_path(&path.to_string_lossy()), Some(DevicePath::Volume(_)))
+}
+
+/// Opens what stands at the path of an open target once more for reading. A volume is locked: only its own handle reaches it, and the system caches nothing
+/// of what is read and written by that.
+pub(super) fn open_again(file: &File, path: &Path) -> io::Result<File> {
+    if is_volume(path) { file.try_clone() } else { open_disk(path) }
+}
+
 /// Opens for reading past the caches; `None` where the filesystem has no such reads, and for a locked volume, which only its own handle reaches.
 pub(super) fn open_direct(path: &Path) -> io::Result<Option<File>> {
+    if is_volume(path) {
+        return Ok(None);
+    }
     match File::options().read(true).custom_flags(FILE_FLAG_NO_BUFFERING).open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if is_refused_direct(&error) => Ok(None),
@@ -106,5 +121,9 @@ pub(super) fn discard(_file: &File, _offset: u64, _len: u64) {}
 
 /// Has the system read the partition table of a device again.
 pub(super) fn reread_table(device: &File) -> io::Result<()> {
-    control_bytes(device, IOCTL_DISK_UPDATE_PROPERTIES, &[], &mut []).map(|_| ())
+    match control_bytes(device, IOCTL_DISK_UPDATE_PROPERTIES, &[], &mut []) {
+        // A volume has no table.
+        Err(error) if is(&error, ERROR_INVALID_FUNCTION) || is(&error, ERROR_NOT_SUPPORTED) => Ok(()),
+        done => done.map(|_| ()),
+    }
 }
