@@ -40,7 +40,7 @@ fn is_misaligned(error: &io::Error) -> bool {
 }
 
 /// Bytes of a sector of an open device; none for a file.
-fn sector_of(file: &File) -> Option<usize> {
+pub(crate) fn sector_of(file: &File) -> Option<usize> {
     let mut geometry = DISK_GEOMETRY::default();
     control::<(), _>(file, IOCTL_DISK_GET_DRIVE_GEOMETRY, None, Some(&mut geometry)).ok()?;
     usize::try_from(geometry.BytesPerSector).ok().filter(|sector| sector.is_power_of_two())

@@ -18,7 +18,7 @@ use windows_sys::Win32::System::Ioctl::{
 use windows_sys::Win32::System::SystemInformation::GetSystemWindowsDirectoryW;
 
 use crate::error::{Error, Result};
-use crate::platform::windows::{UNKNOWN_DEVICE, control_bytes, open_for_questions};
+use crate::platform::windows::{UNKNOWN_DEVICE, control_bytes, open_for_questions, sector_of};
 use crate::platform::windows_names::{DevicePath, device_path, volume_name};
 use crate::platform::{self, Standing};
 use crate::source::device::replies::{self, Device, DiskRun};
@@ -93,9 +93,11 @@ pub(crate) struct Asked {
 pub(crate) fn ask(disk: &File) -> Asked {
     let geometry = replies::geometry(&asked(disk, IOCTL_DISK_GET_DRIVE_GEOMETRY_EX, &[]));
     let sectors = replies::sectors(&property(disk, StorageAccessAlignmentProperty));
+    let oldest = || sector_of(disk).and_then(|sector| u32::try_from(sector).ok());
     Asked {
         device: replies::device(&property(disk, StorageDeviceProperty)),
-        logical: geometry.map(|(sector, _)| sector).or(sectors.map(|(logical, _)| logical)),
+        // Shadow copies answer to the oldest of the three questions only.
+        logical: geometry.map(|(sector, _)| sector).or(sectors.map(|(logical, _)| logical)).or_else(oldest),
         physical: sectors.map(|(_, physical)| physical),
         disk_len: geometry.map_or(0, |(_, len)| len),
     }
