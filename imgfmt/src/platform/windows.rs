@@ -175,12 +175,17 @@ pub(crate) fn open_for_questions(path: &Path) -> io::Result<File> {
     File::options().access_mode(0).open(path)
 }
 
-/// The absolute path, links resolved, as people write it. A device's path is its own.
+/// The absolute path, links resolved, as people write it. A device's path is its own, and drives that are no volumes to the system, such as those of some
+/// programs for disks in memory, have no links that it resolves.
 pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
     if device_path(&path.to_string_lossy()).is_some() {
         return Ok(path.to_owned());
     }
-    std::fs::canonicalize(path).map(written_path)
+    match std::fs::canonicalize(path) {
+        Ok(real) => Ok(written_path(real)),
+        Err(_) if std::fs::metadata(path).is_ok() => std::path::absolute(path),
+        Err(error) => Err(error),
+    }
 }
 
 /// An absolute path without links as people write it: without the `\\?\` that the system puts before it, where it means the same.
