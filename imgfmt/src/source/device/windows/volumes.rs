@@ -9,7 +9,7 @@ use std::os::windows::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, INVALID_HANDLE_VALUE};
+use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_MORE_DATA, INVALID_HANDLE_VALUE};
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_SHARE_READ, FILE_SHARE_WRITE, FindFirstVolumeW, FindNextVolumeW, FindVolumeClose, GetVolumeInformationW,
     GetVolumeNameForVolumeMountPointW, GetVolumePathNameW, GetVolumePathNamesForVolumeNameW, QueryDosDeviceW,
@@ -22,8 +22,8 @@ use crate::source::device::replies::{DiskRun, disk_runs, texts};
 
 /// `IOCTL_VOLUME_GET_VOLUME_DISK_EXTENTS`: type 0x56, function 0, buffered, any access.
 const GET_VOLUME_DISK_EXTENTS: u32 = 0x0056_0000;
-/// Bytes of its answer that there is room for: a volume over more than 42 disks has some of them left out.
-const EXTENTS_ROOM: usize = 1024;
+/// Bytes of its answer that there is room for at first, and at the most: of a volume in 42 pieces, and of one in all that are taken.
+const EXTENTS_ROOM: (usize, usize) = (1024, 128 << 10);
 /// `FILE_READ_ONLY_VOLUME`, of `GetVolumeInformation`.
 const FILE_READ_ONLY_VOLUME: u32 = 0x0008_0000;
 /// UTF-16 code units of the longest path.
@@ -64,11 +64,18 @@ fn room_of(units: &[u16]) -> u32 {
 
 /// Where an open volume lies; nothing where the system does not say.
 pub(crate) fn runs_of(volume: &File) -> Vec<DiskRun> {
-    let mut reply = [0; EXTENTS_ROOM];
-    match control_bytes(volume, GET_VOLUME_DISK_EXTENTS, &[], &mut reply) {
-        Ok(len) => disk_runs(reply.get(..len).unwrap_or_default()),
-        Err(_) => Vec::new(),
+    let asked = |room: usize| {
+        let mut reply = vec![0; room];
+        let len = control_bytes(volume, GET_VOLUME_DISK_EXTENTS, &[], &mut reply)?;
+        Ok(disk_runs(reply.get(..len).unwrap_or_default()))
+    };
+    let is_longer =
+        |error: &io::Error| error.raw_os_error().is_some_and(|code| code.cast_unsigned() == ERROR_MORE_DATA);
+    match asked(EXTENTS_ROOM.0) {
+        Err(error) if is_longer(&error) => asked(EXTENTS_ROOM.1),
+        runs => runs,
     }
+    .unwrap_or_default()
 }
 
 /// The volumes of the machine that lie on disks.
