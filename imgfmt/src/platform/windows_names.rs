@@ -107,6 +107,14 @@ pub(crate) fn volume_name(path: &str) -> String {
     format!(r"{}\", drive.unwrap_or(path))
 }
 
+/// The place where a volume is mounted, `\\?\C:\` or `\\?\C:\folder\`, as calls that ask for the volume's name are told it: without what is before a letter.
+pub(crate) fn written_place(place: &str) -> &str {
+    let drive = place.strip_prefix(r"\\?\");
+    drive
+        .filter(|drive| matches!(drive.as_bytes(), [letter, b':', b'\\', ..] if letter.is_ascii_alphabetic()))
+        .unwrap_or(place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +193,19 @@ mod tests {
             "",
         ] {
             assert_eq!(device_path(file), None, "{file}");
+        }
+    }
+
+    #[test]
+    fn places_of_volumes_start_with_their_letter() {
+        for (place, written) in [
+            (r"\\?\C:\", r"C:\"),
+            (r"\\?\d:\mounted here\", r"d:\mounted here\"),
+            (r"E:\", r"E:\"),
+            (r"\\?\Volume{1-2}\", r"\\?\Volume{1-2}\"),
+            (r"\\?\UNC\server\share\", r"\\?\UNC\server\share\"),
+        ] {
+            assert_eq!(written_place(place), written);
         }
     }
 

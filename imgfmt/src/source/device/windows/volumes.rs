@@ -18,6 +18,7 @@ use windows_sys::Win32::System::Ioctl::{FSCTL_DISMOUNT_VOLUME, FSCTL_LOCK_VOLUME
 
 use crate::error::{Error, Result};
 use crate::platform::windows::{allow_all_sectors, control_bytes, open_for_questions, wide};
+use crate::platform::windows_names::written_place;
 use crate::source::device::replies::{DiskRun, disk_runs, texts};
 
 /// `IOCTL_VOLUME_GET_VOLUME_DISK_EXTENTS`: type 0x56, function 0, buffered, any access.
@@ -136,13 +137,15 @@ fn places_of(volume: &str) -> Vec<PathBuf> {
 
 /// Where the volume lies that holds a file or folder; nothing for one on a network or on no disk.
 pub(crate) fn runs_under(path: &Path) -> Vec<DiskRun> {
-    let Ok(path) = std::fs::canonicalize(path) else { return Vec::new() };
+    // A volume without a letter has no path that the system gives for what lies there.
+    let Ok(path) = std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)) else { return Vec::new() };
     let (path, mut place, mut name) = (wide(path.as_os_str()), vec![0_u16; PATH_ROOM], [0_u16; 260]);
     // SAFETY: the path ends with a zero, the buffer is as long as is said, and both live through the call.
     if unsafe { GetVolumePathNameW(path.as_ptr(), place.as_mut_ptr(), room_of(&place)) } == 0 {
         return Vec::new();
     }
-    // SAFETY: the answer before ends with a zero, the buffer is as long as is said, and both live through the call.
+    let place = wide(written_place(&text_of(&place)).as_ref());
+    // SAFETY: the name ends with a zero, the buffer is as long as is said, and both live through the call.
     if unsafe { GetVolumeNameForVolumeMountPointW(place.as_ptr(), name.as_mut_ptr(), room_of(&name)) } == 0 {
         return Vec::new();
     }
