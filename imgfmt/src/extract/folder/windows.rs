@@ -299,9 +299,14 @@ impl Folder {
     }
 
     fn open_folder(&self, name: &OsStr, create: bool) -> io::Result<File> {
-        let access = FILE_GENERIC_READ | FILE_TRAVERSE | FILE_WRITE_ATTRIBUTES;
+        let access = FILE_GENERIC_READ | FILE_TRAVERSE;
         let share = FILE_SHARE_READ | FILE_SHARE_WRITE;
-        open_in(&self.handle, name, How { access, share, create, options: FILE_DIRECTORY_FILE })
+        let how = |access| How { access, share, create, options: FILE_DIRECTORY_FILE };
+        match open_in(&self.handle, name, how(access | FILE_WRITE_ATTRIBUTES)) {
+            // One that is there already may be somebody else's: files can be made in it, and that its times cannot be set is told then.
+            Err(error) if !create && is(&error, ERROR_ACCESS_DENIED) => open_in(&self.handle, name, how(access)),
+            opened => opened,
+        }
     }
 
     /// Opens a folder in this one. Fails where the name is a link or no folder.
